@@ -1,0 +1,1 @@
+"""A corpus of recorded training runs, and the generator that made it."""

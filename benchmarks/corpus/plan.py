@@ -1,0 +1,171 @@
+"""What is run: seeded work units of configurations, and the split decided beforehand.
+
+A unit is one shard. Its configurations are a function of its kind and number alone, except for
+cells and extended runs, which start from finished MLP shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from benchmarks.corpus.runs import PARITY, Config
+
+SALT = "grokwatch-corpus-1"
+RUNS_PER_UNIT = {"mlp": 25, "transformer": 8}
+R_GRID = np.round(np.arange(0.3, 0.81, 0.05), 2)
+# The first units (100 MLP runs) gave 16 % that generalise late: from here on larger fractions,
+# wider nets and stronger decay are drawn more often. No run was discarded.
+REBALANCED_FROM = {"mlp": 6, "transformer": 0}
+_R_SLOPE = {False: 3.0, True: 5.0}
+_WIDTHS = {
+    False: {24: 0.1, 32: 0.25, 48: 0.35, 64: 0.2, 96: 0.1},
+    True: {24: 0.05, 32: 0.15, 48: 0.3, 64: 0.3, 96: 0.15, 128: 0.05},
+}
+_LEAST_DECAY = {False: 0.1, True: 0.2}
+_KINDS = ("mlp", "transformer", "cells", "extended", "ordinary")
+
+_MLP_OPERATORS = {
+    "+": 3, "-": 2.5, "*": 1.5, "/": 1.5, "x^2+y^2": 2, "x^2+y^2+xy": 0.7, "a^2+b": 1.5,
+    "x^3+xy": 1, "mix": 0.3, "s4": 0.6, "s4_conjugate": 0.6, "dihedral": 1.2, PARITY: 1.5,
+}  # fmt: skip
+_TRANSFORMER_OPERATORS = {
+    "+": 3, "-": 2, "*": 2.5, "/": 1.5, "x^2+y^2": 0.8, "x^3+xy": 0.3, "a^2+b": 1, "dihedral": 1,
+    "s4_conjugate": 0.3,
+}  # fmt: skip
+_PRIMES = {17: 0.12, 19: 0.16, 23: 0.3, 29: 0.16, 31: 0.14, 37: 0.07, 43: 0.03, 59: 0.02}
+_SMALL_PRIMES = {17: 0.05, 19: 0.1, 23: 0.4, 29: 0.3, 31: 0.15}
+_SIDES = {8: 1, 9: 1, 10: 1, 11: 1, 12: 1, 14: 0.5}
+_BETAS = {(0.9, 0.98): 0.4, (0.9, 0.999): 0.35, (0.9, 0.95): 0.25}
+
+
+def group_key(operator: str, p: int, r: float) -> str:
+    """Runs that share it are never split: operator, p, and r to the nearest .05."""
+    return f"{operator}|{p}|{round(round(r * 20) / 20, 2)}"
+
+
+def split_of(group: str) -> str:
+    """`fit`, `calibrate` or `test` (about 60 / 20 / 20), by a salted hash of the group alone."""
+    digest = hashlib.sha256(f"{SALT}|{group}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return "fit" if share < 0.6 else "calibrate" if share < 0.8 else "test"
+
+
+def generator(kind: str, unit: int) -> np.random.Generator:
+    """The random source of a unit."""
+    return np.random.default_rng([2026, _KINDS.index(kind), unit])
+
+
+def _pick(rng: np.random.Generator, weights: dict[Any, float]) -> Any:
+    shares = np.array(list(weights.values()), dtype=float)
+    return list(weights)[int(rng.choice(len(shares), p=shares / shares.sum()))]
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.2g}")
+
+
+def _task(
+    rng: np.random.Generator, operators: dict[str, float], primes: dict[int, float], later: bool
+) -> dict[str, Any]:
+    operator = _pick(rng, operators)
+    shares = np.linspace(1, _R_SLOPE[later], len(R_GRID))
+    r = float(rng.choice(R_GRID, p=shares / shares.sum()))
+    if operator == PARITY:
+        k = int(rng.choice([2, 3]))
+        bits = int(rng.choice([16, 20, 24, 30, 36]))
+        return {"operator": operator, "p": bits, "k": k, "r": r}
+    p = _pick(rng, _SIDES if operator == "dihedral" else primes)
+    if operator.startswith("s4"):
+        p = 24
+    return {"operator": operator, "p": p, "k": 0, "r": r}
+
+
+def _optimiser(rng: np.random.Generator, loss: str, later: bool) -> dict[str, Any]:
+    kind = _pick(rng, {"adamw": 0.7, "adam": 0.17, "sgd": 0.13})
+    beta1, beta2 = _pick(rng, _BETAS)
+    lr = _log_uniform(rng, 3e-4, 3e-2)
+    if kind == "adamw":
+        decay = 0.0 if rng.random() < 0.1 else _log_uniform(rng, _LEAST_DECAY[later], 3.0)
+    elif kind == "adam":
+        decay = 0.0 if rng.random() < 0.6 else _log_uniform(rng, 1e-5, 1e-3)
+    else:
+        lr = _log_uniform(rng, 1, 100) if loss == "mse" else _log_uniform(rng, 0.02, 2)
+        decay = 0.0 if rng.random() < 0.3 else _log_uniform(rng, 1e-5, 1e-3)
+    return {
+        "optimiser": kind,
+        "lr": lr,
+        "weight_decay": decay,
+        "beta1": beta1,
+        "beta2": beta2 if kind != "sgd" else 0.0,
+        "eps": 1e-5 if rng.random() < 0.1 else 1e-8,
+        "warmup": 10 if rng.random() < 0.3 else 0,
+    }
+
+
+def mlp_config(rng: np.random.Generator, later: bool) -> Config:
+    """One random MLP run; `later` is the rebalanced plan."""
+    loss = _pick(rng, {"cross_entropy": 0.65, "mse": 0.35})
+    task = _task(rng, _MLP_OPERATORS, _PRIMES, later)
+    return {
+        "architecture": "mlp",
+        **task,
+        "width": _pick(rng, _WIDTHS[later]),
+        "activation": _pick(rng, {"relu": 0.4, "quadratic": 0.38, "gelu": 0.22}),
+        "loss": loss,
+        **_optimiser(rng, loss, later),
+        "init_scale": 1.0 if rng.random() < 0.5 else _log_uniform(rng, 0.5, 4),
+        "batch_size": 0 if rng.random() < 0.85 else int(rng.choice([32, 64, 128])),
+        "dtype": "float64" if rng.random() < 0.04 else "float32",
+        "seed": int(rng.integers(2**31)),
+        "horizon": 20_000,
+        "to_horizon": bool(rng.random() < 0.12),
+    }
+
+
+def transformer_config(rng: np.random.Generator, later: bool) -> Config:
+    """One random one-layer transformer run."""
+    task = _task(rng, _TRANSFORMER_OPERATORS, _SMALL_PRIMES, later)
+    kind = _pick(rng, {"adamw": 0.85, "adam": 0.15})
+    beta1, beta2 = _pick(rng, _BETAS)
+    d_model = _pick(rng, {24: 0.25, 32: 0.55, 48: 0.2})
+    no_decay = kind == "adam" or rng.random() < 0.08
+    return {
+        "architecture": "transformer",
+        **task,
+        "d_model": d_model,
+        "heads": int(rng.choice([1, 2, 4])),
+        "layer_norm": int(rng.random() < 0.5),
+        "width": d_model * int(rng.choice([2, 2, 3])),
+        "activation": _pick(rng, {"relu": 0.7, "gelu": 0.3}),
+        "loss": "cross_entropy",
+        "optimiser": kind,
+        "lr": _log_uniform(rng, 7e-4, 1e-2),
+        "weight_decay": 0.0 if no_decay else _log_uniform(rng, 0.25, 4.0),
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": 1e-8,
+        "warmup": 10,
+        "init_scale": 1.0 if rng.random() < 0.6 else _log_uniform(rng, 0.5, 2),
+        "batch_size": 0 if rng.random() < 0.9 else 128,
+        "dtype": "float32",
+        "seed": int(rng.integers(2**31)),
+        "horizon": int(rng.choice([8_000, 12_000, 20_000])),
+        "to_horizon": bool(rng.random() < 0.06),
+    }
+
+
+def random_unit(kind: str, unit: int) -> list[Config]:
+    """The configurations of one unit of random MLPs or transformers."""
+    rng = generator(kind, unit)
+    draw = mlp_config if kind == "mlp" else transformer_config
+    return [draw(rng, unit >= REBALANCED_FROM[kind]) for _ in range(RUNS_PER_UNIT[kind])]
+
+
+def tagged(meta: dict[str, Any], kind: str, unit: int, place: int) -> dict[str, Any]:
+    """Add what names a record: id, kind, group and split."""
+    group = meta.get("group") or group_key(meta["operator"], meta["p"], meta["r"])
+    identity = f"{kind}-{unit:03d}-{place:02d}"
+    return {**meta, "id": identity, "kind": kind, "group": group, "split": split_of(group)}

@@ -1,0 +1,148 @@
+"""Wires the signals together: what goes to whom, what comes out, and when nothing can happen."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from grokwatch.history import History
+from grokwatch.signals.base import Signal
+from grokwatch.signals.phase import Phases
+from grokwatch.signals.slingshot import Slingshot
+from grokwatch.signals.spectral import Spectral
+from grokwatch.signals.transition import Transition
+from grokwatch.signals.trend import trends
+from grokwatch.state import take
+from grokwatch.verdict import Phase
+
+
+class Quiet(NamedTuple):
+    """What may be put by unseen: closed ranges of training loss and accuracy, for so many rows."""
+
+    loss: tuple[float, float]
+    accuracy: tuple[float, float]
+    rows: int
+
+
+class Analyzer:
+    """History and signals of one run.
+
+    Args:
+        phases: the milestones to look for.
+        signals: a user's own signals, see :mod:`grokwatch.signals.base`.
+
+    Raises:
+        TypeError: something that is not a signal.
+        ValueError: two signals of one name.
+    """
+
+    def __init__(self, phases: Phases, signals: Sequence[Signal] = ()) -> None:
+        self.history = History()
+        self.phases = phases
+        self.slingshot, self.spectral, self.transition = Slingshot(), Spectral(), Transition()
+        self.own: dict[str, Signal] = {}
+        for signal in signals:
+            if not isinstance(signal, Signal):
+                raise TypeError(
+                    f"signals must have name, inputs, update, values, state_dict and "
+                    f"load_state_dict, but got {signal!r}; see grokwatch.signals.base."
+                )
+            if signal.name in self.own or signal.name in self._built_in():
+                raise ValueError(f"two signals are called {signal.name!r}; rename one.")
+            self.own[signal.name] = signal
+        self.switched_off: set[str] = set()
+        self.extra_inputs = {name for signal in signals for name in signal.inputs}
+
+    def take(self, step: int, name: str, value: float) -> None:
+        """Hand one measurement to everything that wants it."""
+        self.history.extend(name, (step,), (value,))
+        for signal in (self.phases, self.slingshot, self.spectral, self.transition):
+            if name in signal.inputs:
+                signal.update(step, name, value)
+        for own in self.own.values():
+            if name in own.inputs and own.name not in self.switched_off:
+                try:
+                    own.update(step, name, value)
+                except Exception as error:  # somebody else's code: told once, then left out
+                    self._switch_off(own.name, error)
+
+    def extend_loss(self, steps: Sequence[int], losses: Sequence[float]) -> None:
+        """Take training losses that lay in the quiet range."""
+        self.history.extend("train_loss", steps, losses)
+        self.spectral.extend(steps, losses)
+        self.slingshot.extend_calm(steps, losses)
+
+    def extend_accuracy(self, steps: Sequence[int], accuracies: Sequence[float]) -> None:
+        """Take training accuracies that lay in the quiet range."""
+        self.history.extend("train_accuracy", steps, accuracies)
+        self.transition.extend_train(steps, accuracies)
+
+    def mark(self) -> tuple[Phase, tuple[bool, bool], int]:
+        """Changes exactly when there is an event: phase, what it rests on, number of spikes."""
+        return (self.phases.phase, self.phases.basis, self.slingshot.count)
+
+    def quiet(self) -> Quiet:
+        """Which training losses and accuracies, for how many rows, cannot change any verdict."""
+        self.slingshot.arm(self.phases.t2)
+        loss = self.phases.quiet
+        if not self.slingshot.off:
+            loss = (max(loss[0], 0.0), min(loss[1], self.slingshot.threshold))
+        rows = self.slingshot.until_refresh
+        if self.slingshot.busy or self.extra_inputs & {"train_loss", "train_accuracy"}:
+            rows = 0
+        return Quiet(loss, self.phases.quiet_accuracy, rows)
+
+    def signals(self, step: int) -> dict[str, float]:
+        """Everything known and finite at ``step``; fits the S-shape once a jump has begun."""
+        t4 = self.phases.t4
+        if self.transition.begun and (t4 is None or step <= 2 * t4 + 100):
+            self.transition.refit()
+        found = {
+            name: bins.last[1] for name, bins in self.history.bins.items() if bins.last is not None
+        }
+        found.update(self.phases.values())
+        found.update(self.slingshot.values())
+        found.update(self.spectral.values())
+        found.update(trends(self.history))
+        found.update(self.transition.values())
+        for own in self.own.values():
+            if own.name in self.switched_off:
+                continue
+            try:
+                found.update({name: float(value) for name, value in own.values().items()})
+            except Exception as error:
+                self._switch_off(own.name, error)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def _switch_off(self, name: str, error: Exception) -> None:
+        self.switched_off.add(name)
+        warnings.warn(
+            f"the signal {name!r} failed and is switched off: {type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _built_in(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "phase": self.phases,
+            "slingshot": self.slingshot,
+            "spectral": self.spectral,
+            "transition": self.transition,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain, JSON-able state."""
+        parts = {**self._built_in(), **self.own}
+        return {
+            "switched_off": sorted(self.switched_off),
+            **{name: part.state_dict() for name, part in parts.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        for name, part in {**self._built_in(), **self.own}.items():
+            part.load_state_dict(take(state, name))
+        self.switched_off = set(take(state, "switched_off"))

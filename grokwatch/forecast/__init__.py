@@ -1,0 +1,1 @@
+"""Forecasts: from what was seen to a probability, a time and a reason."""

@@ -1,0 +1,119 @@
+"""The one door: every measurement, whatever its source, is checked and rounded to float32 here.
+
+Rounding makes a live run, a resumed one and one read back from a file the same numbers, and so
+the same verdicts, bit for bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import operator
+from typing import Any, Literal
+
+Kind = Literal["loss", "fraction", "real", "norm"]
+
+#: Measurements grokwatch knows, in the order in which one row is processed.
+MEASUREMENTS: dict[str, Kind] = {
+    "train_loss": "loss",
+    "train_accuracy": "fraction",
+    "val_loss": "loss",
+    "val_accuracy": "fraction",
+    "val_margin": "real",
+    "grad_norm": "norm",
+    "weight_norm": "norm",
+    "last_layer_norm": "norm",
+    "update_cosine_distance": "norm",
+    "learning_rate": "norm",
+    "chance": "fraction",  # accuracy of guessing, once it is known (number of classes)
+}
+
+FLOAT32_MAX = 3.4028234663852886e38
+
+
+def float32(value: float) -> float:
+    """Round to the nearest float32, as a Python float; too large becomes inf.
+
+    >>> float32(0.1)
+    0.10000000149011612
+    >>> float32(1e300)
+    inf
+    """
+    return ctypes.c_float(value).value
+
+
+def check_step(step: Any) -> int:
+    """Return ``step`` as a Python int >= 0, or raise one clear error."""
+    if isinstance(step, bool):
+        raise TypeError(f"step must be an integer, but got the bool {step}.")
+    try:
+        index = operator.index(step)
+    except TypeError:
+        raise TypeError(
+            f"step must be an integer (the optimiser step), but got {step!r} of type "
+            f"{type(step).__name__}."
+        ) from None
+    if index < 0:
+        raise ValueError(f"step cannot be negative but got {index}.")
+    return index
+
+
+def check_measurement(name: str, value: Any, percent: bool = False) -> float | None:
+    """Return the measurement as a float32-rounded Python float, or None for "not measured".
+
+    Args:
+        name: the measurement's name; decides which values make sense.
+        value: a number, numpy scalar, 0-d array or one-element tensor.
+        percent: accuracies arrive as 0..100 and are divided by 100.
+
+    Raises:
+        TypeError: not one real number.
+        ValueError: an accuracy outside 0..1, a negative norm.
+
+    NaN and inf are kept for losses, norms and margins (they are news: the run may have
+    diverged); a NaN accuracy is a mean over nothing, so it counts as not measured.
+    """
+    number = _as_float(name, value)
+    kind = MEASUREMENTS.get(name, "real")
+    if kind == "fraction":
+        if math.isnan(number):
+            return None
+        if percent:
+            number /= 100.0
+        number = float32(number)
+        if not 0.0 <= number <= 1.0:
+            raise ValueError(_bad_fraction(name, value, percent))
+        return number
+    if kind == "norm" and number < 0.0:
+        raise ValueError(f"{name} is a size and cannot be negative but got {number}.")
+    return float32(number)
+
+
+def _as_float(name: str, value: Any) -> float:
+    if type(value) is float:
+        return value
+    if isinstance(value, (bool, str, bytes, complex)):
+        raise TypeError(f"{name} must be a real number, but got {value!r}.")
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond float64
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError, RuntimeError):
+        shape = getattr(value, "shape", None)
+        what = f"of shape {tuple(shape)}" if shape is not None else repr(value)
+        raise TypeError(
+            f"{name} must be one real number, but got a {type(value).__name__} {what}; "
+            f"pass its mean or one element."
+        ) from None
+
+
+def _bad_fraction(name: str, value: Any, percent: bool) -> str:
+    if percent:
+        return f"{name} must lie in 0..100 with accuracy_unit='percent', but got {value}."
+    hint = ""
+    if 1.0 < float(value) <= 100.0:
+        hint = (
+            f" If {value} is a percentage, divide it by 100 or create the monitor with "
+            f"accuracy_unit='percent'."
+        )
+    return f"{name} is a fraction and must lie in 0..1, but got {value}.{hint}"

@@ -1,0 +1,89 @@
+"""Judge a recorded run as if it were live: same observations, same verdicts, bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grokwatch.ingest import MEASUREMENTS
+from grokwatch.monitor import Monitor
+from grokwatch.news import changed
+from grokwatch.records import RecordError, Run, read_run
+from grokwatch.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay saw.
+
+    Attributes:
+        run: the run replayed.
+        verdicts: every verdict formed, in step order, at most one a step.
+    """
+
+    run: Run
+    verdicts: list[Verdict]
+
+    @property
+    def final(self) -> Verdict:
+        """The last verdict."""
+        return self.verdicts[-1]
+
+    def changes(self) -> list[Verdict]:
+        """The verdicts at which phase, recommendation, spike count or evidence changed."""
+        kept: list[Verdict] = []
+        for verdict in self.verdicts:
+            if changed(kept[-1] if kept else None, verdict):
+                kept.append(verdict)
+        return kept
+
+
+def replay(run: Run | str | Path, monitor: Monitor | None = None, **settings: Any) -> Replay:
+    """Feed a recorded run through a monitor.
+
+    Args:
+        run: a run, or the path of a ``.jsonl`` or ``.csv`` record.
+        monitor: a fresh monitor to use; None = one made from the run's own settings.
+        **settings: of :class:`Monitor`; they override the run's own. Without any budget the last
+            recorded step is taken, with a warning.
+
+    Raises:
+        RecordError: the record cannot be read, is empty, or holds an impossible measurement.
+
+    >>> run = Run({"train_loss": (range(1, 5), [1, .5, .25, .125])}, {"budget": 100})
+    >>> [verdict.step for verdict in replay(run).verdicts]
+    [1, 2, 3, 4]
+    """
+    if not isinstance(run, Run):
+        run = read_run(run)
+    if run.last_step < 0:
+        raise RecordError(f"{run.name}: the record holds no observations.")
+    if monitor is None:
+        settings = {**run.settings, **settings}
+        if "budget" not in settings:
+            settings["budget"] = max(run.last_step, 1)
+            warnings.warn(
+                f"{run.name}: no budget is recorded; taking its last step, {run.last_step}. "
+                f"Pass budget=... for a meaningful probability.",
+                UserWarning,
+                stacklevel=2,
+            )
+        monitor = Monitor(**settings)
+    known = {*MEASUREMENTS, *monitor.extra_inputs}
+    unknown = sorted(set(run.columns) - known)
+    verdicts: list[Verdict] = []
+    for step, row in run.rows():
+        for name in unknown:
+            row.pop(name, None)
+        try:
+            verdict = monitor.update(step, **row)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{run.name}, step {step}: {error}") from error
+        if not verdicts or verdict is not verdicts[-1]:
+            if verdicts and verdicts[-1].step == verdict.step:
+                verdicts[-1] = verdict
+            else:
+                verdicts.append(verdict)
+    return Replay(run, verdicts)

@@ -1,0 +1,1 @@
+"""Signals: one idea a file, each a stream that equals its batch definition at every prefix."""

@@ -1,0 +1,130 @@
+"""Weighted least squares for sums of erf-shaped jumps: the numerics behind ``signals.erf``.
+
+A curve of K jumps has levels L_0..L_K, centres c_k and widths w_k, with Phi = (1 + erf) / 2::
+
+    y(t) = L_0 + sum_k (L_k - L_(k-1)) * Phi((t - c_k) / w_k)
+
+The best of the first guesses are polished by Levenberg-Marquardt with the analytic Jacobian.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from grokwatch.signals.erf_guess import ROOT_PI, FloatArray, guess, passed, shares_of
+
+Mask = npt.NDArray[np.bool_]
+
+_GOOD = 0.02  # unexplained share below which one jump needs no second guess
+_LOG_LIMIT = 20.0  # a width e^20 away from its first guess says nothing any more
+
+
+@dataclass(frozen=True, slots=True)
+class Jumps:
+    """A fitted curve of K jumps; widths are 1/e half-widths of the slope, errors standard ones."""
+
+    centres: FloatArray
+    widths: FloatArray
+    levels: FloatArray
+    centre_errors: FloatArray
+    width_errors: FloatArray  # relative to the width
+    residual: FloatArray  # data minus curve, per point
+    cost: float  # weighted sum of squared residuals
+    free: int  # number of fitted parameters
+
+
+def _polish(
+    t: FloatArray,
+    y: FloatArray,
+    w: FloatArray,
+    start: tuple[FloatArray, FloatArray, FloatArray],
+    free: Mask,
+) -> Jumps:
+    """Levenberg-Marquardt with the analytic Jacobian, in units of the first guess."""
+    from scipy.optimize import leastsq
+
+    origin, unit, levels, k = start[0][0], start[1][0], start[2].copy(), len(start[0])
+    x, root = (t - origin) / unit, np.sqrt(w)
+
+    def unpack(p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        # Logarithms of the widths: no width can reach zero or turn negative.
+        rates = np.exp(-np.clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT))[:, None]
+        u = np.clip((x - p[:k, None]) * rates, -30.0, 30.0)  # erf is flat long before
+        levels[free] = p[2 * k :]
+        return u, rates, shares_of(passed(u))
+
+    def residual(p: FloatArray) -> FloatArray:
+        return np.asarray(root * (levels @ unpack(p)[2] - y))
+
+    def jacobian(p: FloatArray) -> FloatArray:
+        u, rates, shares = unpack(p)
+        slope = np.exp(-u * u) * (np.diff(levels) / ROOT_PI)[:, None]
+        return np.asarray(root * np.concatenate([-slope * rates, -slope * u, shares[free]]))
+
+    first = np.concatenate([(start[0] - origin) / unit, np.log(start[1] / unit), levels[free]])
+    with np.errstate(all="ignore"):  # a jump between two points leaves a singular covariance
+        p = leastsq(residual, first, (), jacobian, True, True, 1e-10, 1e-9, maxfev=80)[0]
+    p[k : 2 * k] = np.clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT)
+    misfit = residual(p)
+    cost = float(misfit @ misfit)
+    widths = unit * np.exp(p[k : 2 * k])
+    errors = _standard_errors(jacobian(p), cost)
+    return Jumps(
+        centres=origin + unit * p[:k],
+        widths=widths,
+        levels=levels.copy(),
+        centre_errors=unit * errors[:k],
+        width_errors=errors[k : 2 * k],
+        residual=-misfit / root,
+        cost=cost,
+        free=len(p),
+    )
+
+
+def _standard_errors(jacobian: FloatArray, cost: float) -> FloatArray:
+    """sqrt(diag((J J^T)^-1 cost / (n - p))), for J of shape (p, n); inf where undetermined."""
+    p, n = jacobian.shape
+    norms = np.sqrt((jacobian**2).sum(axis=1))
+    none = np.full(p, math.inf)
+    if n <= p or not (norms > 0.0).all():
+        return none
+    scaled = jacobian / norms[:, None]
+    try:
+        spread = np.diag(np.linalg.inv(scaled @ scaled.T))
+    except np.linalg.LinAlgError:
+        return none
+    if not (spread > 0.0).all():
+        return none
+    return np.asarray(np.sqrt(spread * (cost / (n - p))) / norms)
+
+
+def solve(t: FloatArray, y: FloatArray, w: FloatArray, given: FloatArray) -> Jumps:
+    """The best curve of ``len(given) - 1`` jumps through points of weight ``w``.
+
+    Args:
+        t: times, shape (n,), ascending, not all equal.
+        y: accuracies, shape (n,), not all equal.
+        w: positive weights, shape (n,).
+        given: shape (K + 1,); NaN for a level to be fitted. An accuracy is a fraction, so a
+            fitted level that leaves 0..1 is held at the end it passed.
+    """
+    best: Jumps | None = None
+    for centres, widths, levels in zip(*guess(t, y, w, given, len(given) - 1), strict=True):
+        free = np.isnan(given)
+        fit = _polish(t, y, w, (centres, widths, levels), free)
+        while (out := free & ((fit.levels < 0.0) | (fit.levels > 1.0))).any():
+            free &= ~out
+            held = np.where(out, np.clip(fit.levels, 0.0, 1.0), levels)
+            fit = _polish(t, y, w, (centres, widths, held), free)
+            levels = held
+        if best is None or fit.cost < best.cost:
+            best = fit
+        if len(given) == 2 and best.cost < _GOOD * float(w @ (y - np.average(y, weights=w)) ** 2):
+            break
+    if best is None:  # there is always a candidate
+        raise RuntimeError("no starting point for the erf fit.")
+    return best

@@ -1,0 +1,254 @@
+"""Slingshot spikes of the training loss (Thilak et al. 2022, arXiv:2206.04817; Arn 2023).
+
+Works on log10 loss. A spike starts when the loss passes its rolling median by a decade (and by
+eight robust deviations, if those are wider), and ends when it has come half-way back down. A
+median below the resolution of a float32 cross-entropy (1.2e-7) counts as that resolution there. The
+papers give no thresholds; these are ours. Spikes are looked for only once the training set is
+(nearly) memorised, because an untrained network's loss is noisy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from grokwatch.history import Window
+from grokwatch.ingest import FLOAT32_MAX, float32
+from grokwatch.state import take
+
+_FLOOR = 1e-12
+# A float32 cross-entropy comes in quanta of 1.2e-7 an example; a mean below that is rounding noise.
+_QUANTUM = 2.0**-23
+_BLOCK = 32  # losses between two refreshes of the baseline
+_MAD_TO_SIGMA = 1.4826
+
+
+class Slingshot:
+    """Finds spikes, one alarm each; amplitude in decades, width and period in steps.
+
+    Args:
+        min_decades: least rise above the rolling median of log10 loss.
+        deviations: least rise in robust standard deviations (1.4826 · MAD).
+        window: losses the median is taken over; spikes themselves are left out.
+        refractory: steps after a spike in which a second rise belongs to the same spike.
+
+    A rise that has not come back after ``window`` losses is a change of level: it ends the spike
+    (its alarm stands) and becomes the new baseline. NaN and inf are ignored here (the phase signal
+    reports divergence); a negative loss switches the signal off for good, since it has no log.
+
+    >>> slingshot = Slingshot()
+    >>> slingshot.arm(0)
+    >>> for step in range(1, 200): slingshot.update(step, "train_loss", 1e-3 if step != 150 else 1.)
+    >>> {key: round(value, 6) for key, value in slingshot.values().items()}
+    {'spikes': 1.0, 'spike_step': 150.0, 'spike_amplitude': 3.0, 'spike_width': 1.0}
+    """
+
+    name = "slingshot"
+    inputs = ("train_loss", "grad_norm", "update_cosine_distance")
+
+    def __init__(
+        self,
+        min_decades: float = 1.0,
+        deviations: float = 8.0,
+        window: int = 128,
+        refractory: int = 20,
+    ) -> None:
+        if min_decades <= 0:
+            raise ValueError(f"min_decades must be positive but got {min_decades}.")
+        self.min_decades, self.deviations, self.refractory = min_decades, deviations, refractory
+        self._calm = Window(window)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._calm.clear()
+        self._seen = 0  # calm losses so far; the baseline is refreshed at multiples of _BLOCK
+        self.off = False
+        self._armed_after: int | None = None
+        self._baseline = 0.0  # log10 loss
+        self._onset_level = math.inf  # log10 loss above which a spike starts
+        self.threshold = FLOAT32_MAX  # the same as a float32 loss: at or below it nothing happens
+        self._open: dict[str, float] | None = None  # the spike under way or still mergeable
+        self._last: dict[str, float] | None = None
+        self._onsets: deque[int] = deque(maxlen=17)
+        self.count = 0
+        self._others: dict[str, deque[tuple[int, float]]] = {
+            name: deque(maxlen=24) for name in self.inputs[1:]
+        }
+
+    @property
+    def busy(self) -> bool:
+        """Whether every loss must be looked at (a spike is under way or just over)."""
+        return self._open is not None
+
+    @property
+    def until_refresh(self) -> int:
+        """How many more calm losses until the baseline is recomputed."""
+        return _BLOCK - self._seen % _BLOCK
+
+    @property
+    def onset(self) -> int | None:
+        """Step of the latest alarm."""
+        return self._onsets[-1] if self._onsets else None
+
+    def arm(self, step: int | None) -> None:
+        """Look for spikes from the step after ``step`` on; None: not yet, after all."""
+        if step != self._armed_after:
+            self._armed_after = step
+            self._set_threshold()
+
+    def update(self, step: int, name: str, value: float) -> None:
+        """Take one measurement: the training loss, or a companion for corroboration."""
+        if name != "train_loss":
+            if value - value == 0.0:
+                self._others[name].append((step, value))
+        elif value < 0.0:
+            self.off, self.threshold, self._open = True, FLOAT32_MAX, None
+        elif value - value == 0.0 and not self.off:
+            self._add(step, value)
+
+    def extend_calm(self, steps: Sequence[int], losses: Sequence[float]) -> None:
+        """Take losses known to be finite, >= 0 and at most ``threshold``, none under a spike."""
+        if self.off:
+            return
+        start = 0
+        while start < len(losses):
+            stop = min(len(losses), start + self.until_refresh)
+            self._calm.extend(steps[start:stop], losses[start:stop])
+            self._seen += stop - start
+            start = stop
+            if self._seen % _BLOCK == 0:
+                self._refresh()
+
+    def _add(self, step: int, loss: float) -> None:
+        spike = self._open
+        armed = self._armed_after is not None and step > self._armed_after
+        level = math.log10(max(loss, _FLOOR))
+        above = armed and loss > self.threshold
+        if spike is None:
+            if above:
+                self._start(step, level)
+            else:
+                self.extend_calm((step,), (loss,))
+            return
+        if "end" in spike:  # just over: either a second rise of the same spike, or done with it
+            if step - spike["end"] > self.refractory:
+                self._open = None
+                self._add(step, loss)
+            elif level > spike["onset_level"]:
+                del spike["end"]
+                spike["peak"] = max(spike["peak"], level)
+            else:
+                self.extend_calm((step,), (loss,))
+            return
+        spike["rows"] += 1
+        spike["peak"] = max(spike["peak"], level)
+        if level <= (spike["baseline"] + spike["onset_level"]) / 2:
+            spike["end"] = step
+            self._last = dict(spike)
+            self.extend_calm((step,), (loss,))
+        elif spike["rows"] > self._calm.size:  # it stays up: the loss has a new level
+            spike["end"] = step
+            self._last, self._open = dict(spike), None
+            self._calm.clear()
+            self._seen = 0
+            self._onset_level = math.inf
+            self._set_threshold()
+
+    def _start(self, step: int, level: float) -> None:
+        self._open = {
+            "onset": step,
+            "baseline": self._baseline,
+            "onset_level": self._onset_level,
+            "peak": level,
+            "rows": 1,
+        }
+        self._last = None
+        self._onsets.append(step)
+        self.count += 1
+
+    def _refresh(self) -> None:
+        levels = np.sort(np.log10(np.maximum(self._calm.values, _FLOOR)))
+        self._baseline = float(levels[len(levels) // 2])
+        spread = float(np.sort(np.abs(levels - self._baseline))[len(levels) // 2])
+        rise = max(self.min_decades, self.deviations * _MAD_TO_SIGMA * spread)
+        self._onset_level = max(self._baseline, math.log10(_QUANTUM)) + rise
+        self._set_threshold()
+
+    def _set_threshold(self) -> None:
+        self.threshold = FLOAT32_MAX
+        if self._armed_after is not None and not self.off and self._onset_level < 38.0:
+            self.threshold = float32(10.0**self._onset_level)
+
+    def values(self) -> dict[str, float]:
+        """``spikes`` and, after the first, ``spike_step``, ``spike_amplitude`` (decades), width.
+
+        ``spike_period`` (median steps between onsets) needs two; ``spike_corroborated`` (1 or 0)
+        needs a gradient norm or update cosine distance measured during the spike.
+        """
+        if self.off or self._armed_after is None:
+            return {}
+        found = {"spikes": float(self.count)}
+        spike = self._open or self._last
+        if spike is None:
+            return found
+        found["spike_step"] = float(spike["onset"])
+        found["spike_amplitude"] = spike["peak"] - spike["baseline"]
+        if "end" in spike:
+            found["spike_width"] = spike["end"] - spike["onset"]
+        if len(self._onsets) > 1:
+            gaps = np.diff(np.array(self._onsets))
+            found["spike_period"] = float(np.median(gaps))
+        witness = self._corroborated(spike)
+        if witness is not None:
+            found["spike_corroborated"] = float(witness)
+        return found
+
+    def _corroborated(self, spike: dict[str, float]) -> bool | None:
+        """Whether gradient norm or update angle was at least tripled during the spike."""
+        seen = None
+        end = spike.get("end", math.inf)
+        for recent in self._others.values():
+            before = [value for step, value in recent if step < spike["onset"] - 1]
+            during = [v for step, v in recent if spike["onset"] - 1 <= step <= end]
+            if before and during:
+                seen = bool(seen) or max(during) >= 3.0 * float(np.median(before))
+        return seen
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain, JSON-able state."""
+        return {
+            "calm": self._calm.state_dict(),
+            "seen": self._seen,
+            "off": self.off,
+            "armed_after": self._armed_after,
+            "baseline": self._baseline,
+            "onset_level": self._onset_level if self._onset_level < math.inf else None,
+            "open": self._open and dict(self._open),
+            "last": self._last and dict(self._last),
+            "onsets": list(self._onsets),
+            "count": self.count,
+            "others": {name: [list(item) for item in seen] for name, seen in self._others.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self._reset()
+        self._calm.load_state_dict(take(state, "calm"))
+        self._seen = take(state, "seen")
+        self.off = take(state, "off")
+        self._armed_after = take(state, "armed_after")
+        self._baseline = take(state, "baseline")
+        level = take(state, "onset_level")
+        self._onset_level = math.inf if level is None else level
+        opened, last = take(state, "open"), take(state, "last")
+        self._open = None if opened is None else dict(opened)
+        self._last = None if last is None else dict(last)
+        self._onsets.extend(take(state, "onsets"))
+        self.count = take(state, "count")
+        for name, seen in take(state, "others").items():
+            self._others[name].extend((step, value) for step, value in seen)
+        self._set_threshold()

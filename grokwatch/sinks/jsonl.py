@@ -1,0 +1,98 @@
+"""Writes a run as JSONL that :func:`grokwatch.records.read_run` reads back bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grokwatch._jsonl import FORMAT, pack_steps, short
+from grokwatch._run import SETTINGS
+from grokwatch._version import __version__
+from grokwatch.verdict import Verdict
+
+_ROWS = 1000  # rows in a chunk; a crash loses at most these, or the last _SECONDS
+_SECONDS = 10.0
+
+
+class JsonlSink:
+    """Appends observations in column chunks and verdict changes to a file.
+
+    Args:
+        path: the file; its folder is made if missing.
+        settings: budget, chance, ...; what of it a record keeps is in ``records.SETTINGS``.
+        notes: anything else worth keeping.
+        resumed_after: the last step known to the run that goes on; None = a new run. What an
+            earlier process wrote after it is taken back.
+        resumed_row: what had been measured at that step; None = everything on record.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        settings: dict[str, Any],
+        notes: dict[str, Any] | None = None,
+        resumed_after: int | None = None,
+        resumed_row: Sequence[str] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        resumed = resumed_after is not None and self.path.exists()
+        self._file = self.path.open("a" if resumed else "w", encoding="utf-8")
+        self._columns: dict[str, tuple[list[int], list[float]]] = {}
+        self._rows = 0
+        self._flushed = time.monotonic()
+        if resumed:
+            known = {} if resumed_row is None else {"known": sorted(resumed_row)}
+            self._write({"type": "resumed", "step": resumed_after, **known}, new_line=True)
+        else:
+            kept = {k: v for k, v in settings.items() if k in SETTINGS and v is not None}
+            head = {"type": "run", "format": FORMAT, "grokwatch": __version__, "settings": kept}
+            self._write({**head, "notes": notes or {}})
+
+    def observe(self, step: int, measured: dict[str, float]) -> None:
+        """See :class:`grokwatch.sinks.Sink`."""
+        for name, value in measured.items():
+            steps, values = self._columns.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+        self._rows += 1
+        if self._rows >= _ROWS or time.monotonic() - self._flushed > _SECONDS:
+            self.flush()
+
+    def verdict(self, verdict: Verdict, news: str | None) -> None:
+        """See :class:`grokwatch.sinks.Sink`; only news is written."""
+        if news is not None:
+            self.flush()
+            self._write({"type": "verdict", **verdict.as_dict()})
+
+    def flush(self) -> None:
+        """Write the chunk begun."""
+        self._flushed = time.monotonic()
+        if not self._rows:
+            return
+        columns = {
+            name: {"steps": pack_steps(steps), "values": short(values)}
+            for name, (steps, values) in self._columns.items()
+        }
+        self._columns, self._rows = {}, 0
+        self._write({"type": "observations", "columns": columns})
+
+    def _write(self, line: dict[str, Any], new_line: bool = False) -> None:
+        # After a crash the file may end in half a line: begin a new one, the reader skips the torn.
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            raise FileNotFoundError(f"{self.path} was removed while the run went on")
+        text = json.dumps(line, separators=(",", ":"), allow_nan=False)
+        self._file.write(("\n" if new_line else "") + text + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """See :class:`grokwatch.sinks.Sink`."""
+        if not self._file.closed:
+            try:
+                self.flush()
+            finally:
+                self._file.close()

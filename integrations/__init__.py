@@ -1,0 +1,1 @@
+"""Thin adapters to frameworks; import them as ``grokwatch.integrations.<name>``."""

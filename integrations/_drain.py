@@ -1,0 +1,112 @@
+"""Holds measurements on their device and hands them over in batches: no host sync per step."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+_ROWS = 50  # rows between two drains
+_SECONDS = 1.0  # or this long, for slow steps; time decides only when, never what
+
+Submit = Callable[[int, dict[str, Any]], None]
+
+
+class Drain:
+    """Collects rows of tensors and submits them as rows of numbers, in step order.
+
+    Training batches of one step are averaged: they are micro-batches of one optimiser step.
+
+    Args:
+        submit: gets every finished row.
+    """
+
+    def __init__(self, submit: Submit) -> None:
+        self._submit = submit
+        self._reset(closed=-1)
+
+    def _reset(self, closed: int) -> None:
+        self._rows: list[tuple[int, dict[str, Any]]] = []  # finished, still on their device
+        self._ready: deque[tuple[int, dict[str, Any]]] = deque()
+        self._open_step = -1
+        self._open: dict[str, tuple[Any, int]] = {}  # sum and count of the step under way
+        self.closed = closed  # the last step whose batches were averaged
+        self._drained = time.monotonic()
+
+    def train(self, step: int, measured: Mapping[str, Any]) -> None:
+        """Take one training batch; one for a step that was flushed already is left out."""
+        if step != self._open_step:
+            self._close_step()
+            if len(self._rows) >= _ROWS or time.monotonic() - self._drained > _SECONDS:
+                self.flush()
+        if step == self.closed:
+            return
+        kept = {name: _keep(name, value) for name, value in measured.items() if value is not None}
+        self._open_step = step
+        for name, value in kept.items():
+            if name in self._open:
+                total, count = self._open[name]
+                self._open[name] = (total + value, count + 1)
+            else:
+                self._open[name] = (value, 1)
+
+    def now(self, step: int, measured: Mapping[str, Any]) -> None:
+        """Take a row and drain. Batches of the same step may still come: its row stays open."""
+        kept = {name: _keep(name, value) for name, value in measured.items() if value is not None}
+        if step > self._open_step:
+            self._close_step()
+        self._rows.append((step, kept))
+        self.flush()
+
+    def flush(self, everything: bool = False) -> None:
+        """Submit all finished rows; with ``everything`` the step under way too."""
+        if everything:
+            self._close_step()
+        rows, self._rows = self._rows, []
+        self._drained = time.monotonic()
+        self._ready.extend(_to_numbers(rows))
+        while self._ready:  # a submission may flush in its turn: the order is kept
+            step, measured = self._ready.popleft()
+            self._submit(step, measured)
+
+    def restart(self, closed: int) -> None:
+        """Forget what is held; go on after step ``closed``."""
+        self._reset(closed)
+
+    def _close_step(self) -> None:
+        batches, self._open = self._open, {}
+        if batches:
+            self.closed = self._open_step
+            row = {name: total if n == 1 else total / n for name, (total, n) in batches.items()}
+            self._rows.append((self._open_step, row))
+        self._open_step = -1
+
+
+def _keep(name: str, value: Any) -> Any:
+    """A detached copy, so that neither the graph nor a reused buffer can matter."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1 or value.is_complex():
+            raise TypeError(
+                f"{name} must be one real number, but got a tensor of shape "
+                f"{tuple(value.shape)} and {value.dtype}; pass its mean."
+            )
+        return value.detach().reshape(()).to(torch.float32, copy=True)
+    return value
+
+
+def _to_numbers(rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+    """The rows with every tensor fetched: one transfer per device."""
+    tensors: dict[torch.device, list[torch.Tensor]] = {}
+    for _, measured in rows:
+        for value in measured.values():
+            if isinstance(value, torch.Tensor):
+                tensors.setdefault(value.device, []).append(value)
+    fetched = {d: iter(torch.stack(ts).tolist()) for d, ts in tensors.items()}
+    return [
+        (step, {k: next(fetched[v.device]) if isinstance(v, torch.Tensor) else v
+                for k, v in measured.items()})
+        for step, measured in rows
+    ]  # fmt: skip

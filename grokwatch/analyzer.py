@@ -52,8 +52,13 @@ class Analyzer:
             if signal.name in self.own or signal.name in self._built_in():
                 raise ValueError(f"two signals are called {signal.name!r}; rename one.")
             self.own[signal.name] = signal
+        self._jump: list[dict[str, float]] = [{}, {}]  # its fit, before and after the last verdict
         self.switched_off: set[str] = set()
         self.extra_inputs = {name for signal in signals for name in signal.inputs}
+
+    def begin_row(self) -> None:
+        """A new step: what the last one showed takes effect, whatever the order of its parts."""
+        self.slingshot.arm(self.phases.t2)
 
     def take(self, step: int, name: str, value: float) -> None:
         """Hand one measurement to everything that wants it."""
@@ -79,26 +84,40 @@ class Analyzer:
         self.history.extend("train_accuracy", steps, accuracies)
         self.transition.extend_train(steps, accuracies)
 
-    def mark(self) -> tuple[Phase, tuple[bool, bool], int]:
+    def mark(self) -> tuple[Phase, tuple[bool, bool], tuple[bool, bool], int]:
         """Changes exactly when there is an event: phase, what it rests on, number of spikes."""
-        return (self.phases.phase, self.phases.basis, self.slingshot.count)
+        phases = self.phases
+        return (phases.phase, phases.basis, phases.measured, self.slingshot.count)
 
     def quiet(self) -> Quiet:
         """Which training losses and accuracies, for how many rows, cannot change any verdict."""
-        self.slingshot.arm(self.phases.t2)
         loss = self.phases.quiet
         if not self.slingshot.off:
             loss = (max(loss[0], 0.0), min(loss[1], self.slingshot.threshold))
         rows = self.slingshot.until_refresh
-        if self.slingshot.busy or self.extra_inputs & {"train_loss", "train_accuracy"}:
+        if (
+            self.slingshot.busy
+            or self.slingshot.armed_after != self.phases.t2  # the next row arms it
+            or self.extra_inputs & {"train_loss", "train_accuracy"}
+        ):
             rows = 0
         return Quiet(loss, self.phases.quiet_accuracy, rows)
 
-    def signals(self, step: int) -> dict[str, float]:
-        """Everything known and finite at ``step``; fits the S-shape once a jump has begun."""
+    def signals(self, step: int, again: bool = False) -> dict[str, float]:
+        """Everything known and finite at ``step``; fits the S-shape once a jump has begun.
+
+        Args:
+            step: the step of the verdict.
+            again: the last verdict was of the same step, of which only a part had arrived.
+        """
+        if not again:
+            self._jump[0] = self._jump[1]
         t4 = self.phases.t4
         if self.transition.begun and (t4 is None or step <= 2 * t4 + 100):
             self.transition.refit()
+            self._jump[1] = self.transition.values()
+        else:
+            self._jump[1] = self._jump[0]
         found = {
             name: bins.last[1] for name, bins in self.history.bins.items() if bins.last is not None
         }
@@ -106,7 +125,7 @@ class Analyzer:
         found.update(self.slingshot.values())
         found.update(self.spectral.values())
         found.update(trends(self.history))
-        found.update(self.transition.values())
+        found.update(self._jump[1])
         for own in self.own.values():
             if own.name in self.switched_off:
                 continue
@@ -135,14 +154,31 @@ class Analyzer:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain, JSON-able state."""
-        parts = {**self._built_in(), **self.own}
+        own: dict[str, Any] = {}
+        for name, signal in self.own.items():
+            if name not in self.switched_off:
+                try:
+                    own[name] = signal.state_dict()
+                except Exception as error:
+                    self._switch_off(name, error)
         return {
+            **{name: part.state_dict() for name, part in self._built_in().items()},
+            "jump": [dict(known) for known in self._jump],
+            "own": own,
             "switched_off": sorted(self.switched_off),
-            **{name: part.state_dict() for name, part in parts.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
-        for name, part in {**self._built_in(), **self.own}.items():
+        for name, part in self._built_in().items():
             part.load_state_dict(take(state, name))
+        self._jump = [dict(known) for known in take(state, "jump")]
         self.switched_off = set(take(state, "switched_off"))
+        own = take(state, "own")
+        for name, signal in self.own.items():
+            if name not in self.switched_off:
+                saved = take(own, name)
+                try:
+                    signal.load_state_dict(saved)
+                except Exception as error:
+                    self._switch_off(name, error)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from grokwatch._version import __version__
@@ -99,7 +100,7 @@ def replay_command(
 
 def _print_timeline(result: Replay) -> None:
     console = Console()
-    table = Table(title=result.run.name, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=escape(result.run.name), title_justify="left", box=None, pad_edge=False)
     for heading, justify in (("step", "right"), ("phase", "left"), ("P", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     table.add_column("expected", justify="right")
@@ -109,7 +110,7 @@ def _print_timeline(result: Replay) -> None:
         probability = "" if verdict.probability is None else f"{verdict.probability:.2f}"
         expected = "" if verdict.eta is None else f"{verdict.eta[1]:,.0f}"
         news = headline(before, verdict) or ""
-        table.add_row(f"{verdict.step:,}", verdict.phase, probability, expected, news)
+        table.add_row(f"{verdict.step:,}", verdict.phase, probability, expected, escape(news))
         before = verdict
     console.print(table)
     final = result.final
@@ -125,8 +126,19 @@ def main() -> NoReturn:
 
     warnings.showwarning = tell
     try:
-        app()
+        status = app(standalone_mode=False)
     except (BadInputError, OSError) as error:
-        print(f"grokwatch: {error}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(0)
+        status = _refuse(str(error))
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:  # of typer's own, all have this method, whichever click made them
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message().strip()  # empty when help was shown for want of arguments
+        status = _refuse(f"{message} Try: grokwatch --help") if message else 0
+    sys.exit(status or 0)
+
+
+def _refuse(message: str) -> int:
+    print(f"grokwatch: {message}", file=sys.stderr)
+    return 2

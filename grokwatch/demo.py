@@ -25,7 +25,7 @@ from grokwatch.report.demo_figure import draw_run
 from grokwatch.report.demo_table import summary_table
 
 P = 53
-TRAIN_FRACTION = 0.4
+TRAIN_FRACTION = 0.45
 EMBEDDING = 32
 HIDDEN = 128
 LEARNING_RATE = 1e-3

@@ -1,6 +1,6 @@
 """Fixed-memory history: a recent window at full resolution and the whole run in log-time bins.
 
-25 bins a decade hold a run of 10^7 steps in about 150 numbers per measurement, evenly spaced on
+25 bins a decade hold a run of 10^7 steps in about 160 bins per measurement, evenly spaced on
 the axis on which grokking is a straight story: log time.
 """
 

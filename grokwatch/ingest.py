@@ -29,6 +29,7 @@ MEASUREMENTS: dict[str, Kind] = {
 }
 
 FLOAT32_MAX = 3.4028234663852886e38
+LAST_STEP = 10**15  # where the log-time grid ends
 
 
 def float32(value: float) -> float:
@@ -43,7 +44,7 @@ def float32(value: float) -> float:
 
 
 def check_step(step: Any) -> int:
-    """Return ``step`` as a Python int >= 0, or raise one clear error."""
+    """Return ``step`` as a Python int in 0..10^15, or raise one clear error."""
     if isinstance(step, bool):
         raise TypeError(f"step must be an integer, but got the bool {step}.")
     try:
@@ -55,6 +56,11 @@ def check_step(step: Any) -> int:
         ) from None
     if index < 0:
         raise ValueError(f"step cannot be negative but got {index}.")
+    if index > LAST_STEP:
+        raise ValueError(
+            f"step must be at most {LAST_STEP:.0e} but got {index}; pass the optimiser step, "
+            f"not a time."
+        )
     return index
 
 
@@ -78,6 +84,7 @@ def check_measurement(name: str, value: Any, percent: bool = False) -> float | N
     if kind == "fraction":
         if math.isnan(number):
             return None
+        percent = percent and name != "chance"  # a fraction, as the setting of that name
         if percent:
             number /= 100.0
         number = float32(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from grokwatch.state import take
 from grokwatch.verdict import Verdict
 
 STATE_VERSION = 1
+_CLOCK = ("last_step", "row", "evaluated", "next_evaluation", "memory")
 
 
 class Monitor:
@@ -33,7 +35,8 @@ class Monitor:
         weight_decay: likewise.
         train_fraction: share of all data that is trained on, 0..1, if known; likewise.
         forecast: what judges a run that has not generalised; None = log-time extrapolation.
-        max_kill_rate: share of runs that would have generalised which ``stop_unpromising`` may cost.
+        max_kill_rate: share of the runs that would have generalised which ``stop_unpromising``
+            may cost.
         memorised_at: training accuracy that counts as memorised.
         generalised_at: validation accuracy that counts as generalised.
         accuracy_unit: "fraction" (0..1) or "percent" (0..100) for what :meth:`update` gets.
@@ -107,7 +110,7 @@ class Monitor:
     @property
     def extra_inputs(self) -> frozenset[str]:
         """Measurements beyond the known ones that this monitor's signals ask for."""
-        return frozenset(self._analyzer.extra_inputs)
+        return frozenset(self._analyzer.extra_inputs - MEASUREMENTS.keys())
 
     @property
     def catching_up(self) -> bool:
@@ -210,7 +213,7 @@ class Monitor:
             if number is not None:
                 measured[name] = number
         self._absorb()
-        if self._seen_before(step) or not self._new_in_row(step, measured):
+        if self._seen_before(step, measured) or not self._new_in_row(step, measured):
             return self._verdict
         before = self._analyzer.mark()
         for name, value in measured.items():
@@ -223,10 +226,11 @@ class Monitor:
         self._plan()
         return self._verdict
 
-    def _seen_before(self, step: int) -> bool:
+    def _seen_before(self, step: int, measured: dict[str, float]) -> bool:
         """Whether the step was seen before a resume; raises if it goes back otherwise."""
         resumed, self._resumed = self._resumed, False
-        if resumed and step < self._last_step:
+        repeated = step == self._last_step and not self._row.keys().isdisjoint(measured)
+        if resumed and (step < self._last_step or repeated):
             self._ignored_until = self._last_step
         if self._ignored_until is not None:
             if step <= self._ignored_until:
@@ -241,8 +245,11 @@ class Monitor:
 
     def _new_in_row(self, step: int, measured: dict[str, float]) -> bool:
         """Drop repeated values of this step; raise if a value contradicts what came before."""
+        if not measured:
+            return False
         if step > self._last_step:
             self._row = {}
+            self._analyzer.begin_row()
         for name in [name for name in measured if name in self._row]:
             first, again = self._row[name], measured.pop(name)
             if again != first and not (math.isnan(first) and math.isnan(again)):
@@ -250,7 +257,7 @@ class Monitor:
                     f"{name} of step {step} came twice: first {first:.9g}, now {again:.9g}. "
                     f"Pass a larger step, or average what belongs to one step."
                 )
-        return bool(measured) or step > self._last_step
+        return bool(measured)
 
     def _absorb(self) -> None:
         """Hand what the hot path put by to the signals."""
@@ -271,16 +278,23 @@ class Monitor:
         """Set the range of losses and accuracies that the hot path may put by."""
         quiet = self._analyzer.quiet()
         self._loss_low, self._loss_high = quiet.loss
-        self._accuracy_low, self._accuracy_high = quiet.accuracy
-        self._room = 0 if self._percent else quiet.rows
+        self._accuracy_low, self._accuracy_high = (1.0, 0.0) if self._percent else quiet.accuracy
+        self._room = 0 if self._resumed or self.catching_up else quiet.rows
 
     def _evaluate(self, step: int) -> None:
-        if step != self._evaluated:  # judging one step twice starts from the same memory
+        again = step == self._evaluated  # judging one step twice starts from the same memory
+        if not again:
             self._memory[0] = self._memory[1]
         phases = self._analyzer.phases
-        signals = self._analyzer.signals(step)
+        signals = self._analyzer.signals(step, again)
         evidence = Evidence(
-            step, phases.phase, signals, self._analyzer.history, self.settings, phases.by_loss
+            step=step,
+            phase=phases.phase,
+            signals=signals,
+            history=self._analyzer.history,
+            settings=self.settings,
+            by_loss=phases.by_loss,
+            chance=phases.val.chance,
         )
         outlook = self._outlook(evidence)
         facts = Facts(step, phases.phase, phases.by_loss, outlook)
@@ -317,7 +331,7 @@ class Monitor:
             "row": {name: repr(value) for name, value in self._row.items()},
             "evaluated": self._evaluated,
             "next_evaluation": self._next_evaluation,
-            "memory": self._memory,
+            "memory": copy.deepcopy(self._memory),
             "verdict": self._verdict.as_dict(),
             "analyzer": self._analyzer.state_dict(),
         }
@@ -339,14 +353,24 @@ class Monitor:
                 f"the state was saved with {saved} but this monitor has {mine}; its milestones "
                 f"would not mean the same. Create the monitor with the saved thresholds."
             )
-        self._analyzer.load_state_dict(take(state, "analyzer"))
+        clock = {key: take(state, key) for key in _CLOCK}
+        row = {name: float(value) for name, value in clock["row"].items()}
+        verdict = Verdict.from_dict(take(state, "verdict"))
+        self._absorb()
+        before = self._analyzer.state_dict()
+        try:
+            self._analyzer.load_state_dict(take(state, "analyzer"))
+        except Exception:  # all or nothing
+            self._analyzer.load_state_dict(before)
+            self._plan()
+            raise
         self._reset_clock()
-        self._last_step = take(state, "last_step")
-        self._row = {name: float(value) for name, value in take(state, "row").items()}
-        self._evaluated = take(state, "evaluated")
-        self._next_evaluation = take(state, "next_evaluation")
-        self._memory = list(take(state, "memory"))
-        self._verdict = Verdict.from_dict(take(state, "verdict"))
+        self._last_step = clock["last_step"]
+        self._row = row
+        self._evaluated = clock["evaluated"]
+        self._next_evaluation = clock["next_evaluation"]
+        self._memory = copy.deepcopy(clock["memory"])
+        self._verdict = verdict
         self._resumed = True
         self._plan()
 

@@ -50,22 +50,27 @@ def replay(run: Run | str | Path, monitor: Monitor | None = None, **settings: An
             recorded step is taken, with a warning.
 
     Raises:
+        TypeError: a monitor as well as settings.
         RecordError: the record cannot be read, is empty, or holds an impossible measurement.
 
     >>> run = Run({"train_loss": (range(1, 5), [1, .5, .25, .125])}, {"budget": 100})
     >>> [verdict.step for verdict in replay(run).verdicts]
     [1, 2, 3, 4]
     """
-    if not isinstance(run, Run):
-        run = read_run(run)
+    if monitor is not None and settings:
+        raise TypeError(f"settings {sorted(settings)} do not reach a monitor that is given.")
+    if isinstance(run, Run):
+        where = run.name
+    else:
+        where, run = str(run), read_run(run)
     if run.last_step < 0:
-        raise RecordError(f"{run.name}: the record holds no observations.")
+        raise RecordError(f"{where}: the record holds no observations.")
     if monitor is None:
         settings = {**run.settings, **settings}
         if "budget" not in settings:
             settings["budget"] = max(run.last_step, 1)
             warnings.warn(
-                f"{run.name}: no budget is recorded; taking its last step, {run.last_step}. "
+                f"{where}: no budget is recorded; taking its last step, {run.last_step}. "
                 f"Pass budget=... for a meaningful probability.",
                 UserWarning,
                 stacklevel=2,
@@ -80,7 +85,7 @@ def replay(run: Run | str | Path, monitor: Monitor | None = None, **settings: An
         try:
             verdict = monitor.update(step, **row)
         except (TypeError, ValueError) as error:
-            raise RecordError(f"{run.name}, step {step}: {error}") from error
+            raise RecordError(f"{where}, step {step}: {error}") from error
         if not verdicts or verdict is not verdicts[-1]:
             if verdicts and verdicts[-1].step == verdict.step:
                 verdicts[-1] = verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -60,13 +60,13 @@ class Verdict:
         )
 
 
-def check_stop_on(stop_on: object) -> tuple[Recommendation, ...]:
+def check_stop_on(stop_on: str | Iterable[str]) -> tuple[Recommendation, ...]:
     """Return ``stop_on`` as a tuple of known stop recommendations, or raise."""
-    chosen = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)  # type: ignore[arg-type]
+    chosen = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)
     unknown = [item for item in chosen if item not in STOPS]
     if unknown:
         raise ValueError(f"stop_on knows {list(STOPS)}, but got {unknown}.")
-    return chosen
+    return tuple(item for item in STOPS if item in chosen)
 
 
 PHASES: tuple[Phase, ...] = get_args(Phase)

@@ -54,11 +54,14 @@ class Drain:
                 self._open[name] = (value, 1)
 
     def now(self, step: int, measured: Mapping[str, Any]) -> None:
-        """Take a row and drain. Batches of the same step may still come: its row stays open."""
+        """Take a row and drain, as one with the training batches of that step so far."""
         kept = {name: _keep(name, value) for name, value in measured.items() if value is not None}
-        if step > self._open_step:
+        if step >= self._open_step:
             self._close_step()
-        self._rows.append((step, kept))
+        if self._rows and self._rows[-1][0] == step and not kept.keys() & self._rows[-1][1].keys():
+            self._rows[-1][1].update(kept)
+        else:
+            self._rows.append((step, kept))
         self.flush()
 
     def flush(self, everything: bool = False) -> None:
@@ -94,7 +97,12 @@ def _keep(name: str, value: Any) -> Any:
                 f"{tuple(value.shape)} and {value.dtype}; pass its mean."
             )
         return value.detach().reshape(()).to(torch.float32, copy=True)
-    return value
+    if isinstance(value, (float, int, str, bytes)):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be one real number, but got {value!r:.60}.") from None
 
 
 def _to_numbers(rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:

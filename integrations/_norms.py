@@ -7,12 +7,14 @@ them. Nothing here changes a parameter, a gradient or a random number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 #: The update angle needs a copy of all weights for one step; larger models do without it.
 MAX_PARAMETERS_FOR_ANGLE = 10_000_000
+
+_PIECE = 16_384
+_HALF = (torch.float16, torch.bfloat16)
 
 Number = torch.Tensor | float
 
@@ -47,16 +49,18 @@ class NormProbe:
     def after_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Number]:
         """What can be measured right after an optimiser step."""
         found: dict[str, Number] = {}
-        weights = _norm(self.parameters)
+        after = [p.detach() for p in self.parameters]
+        weights = _norm(after)
         if weights is not None:
             found["weight_norm"] = weights
-        if self.last_layer is not None:
-            found["last_layer_norm"] = torch.linalg.vector_norm(self.last_layer.detach())
+        last = None if self.last_layer is None else _norm([self.last_layer.detach()])
+        if last is not None:
+            found["last_layer_norm"] = last
         gradients = _norm([p.grad for p in self.parameters if p.grad is not None])
         if gradients is not None:
             found["grad_norm"] = gradients
-        if self._before is not None and weights is not None:
-            distance = _cosine_distance(self._before, self.parameters, weights)
+        if self._before is not None:
+            distance = _cosine_distance(self._before, after)
             if distance is not None:
                 found["update_cosine_distance"] = distance
         self._before = None
@@ -65,26 +69,51 @@ class NormProbe:
         return found
 
 
-def _norm(tensors: Sequence[Any]) -> torch.Tensor | None:
-    """Euclidean norm over all tensors, as a 0-d float32 tensor on the first one's device."""
-    dense = [t.detach() for t in tensors if t.layout == torch.strided]
-    if not dense:
+def _norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Euclidean norm over all tensors, as a 0-d float32 tensor on the first one's device.
+
+    None if there is none, or if one is sparse: the norm of the rest would say something else.
+    """
+    if not tensors or any(t.layout != torch.strided for t in tensors):
         return None
-    home = dense[0].device
-    norms = [n.to(home, torch.float32, non_blocking=True) for n in torch._foreach_norm(dense)]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    norms: list[torch.Tensor] = []
+    for half in (False, True):  # in half precision a norm would overflow, or round to 3 digits
+        group = [p for t in tensors if (t.dtype in _HALF) == half for p in _pieces(t)]
+        if group:
+            norms += torch._foreach_norm(group, 2, dtype=torch.float32 if half else None)
+    norm: torch.Tensor = torch.linalg.vector_norm(_stack(norms, tensors[0].device))
+    return norm
+
+
+def _pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The tensor in parts that torch sums well: on a CPU, 10^8 entries at once cost it 1 %."""
+    return torch.split(tensor.reshape(-1), _PIECE) if tensor.device.type == "cpu" else (tensor,)
 
 
 def _cosine_distance(
-    before: list[torch.Tensor], after: list[torch.nn.Parameter], after_norm: torch.Tensor
+    before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]
 ) -> torch.Tensor | None:
-    """``1 - cos(θ_t, θ_{t+1})`` from lengths, since the cosine itself rounds to 1 in float32.
+    """``1 - cos(θ_t, θ_{t+1})`` by way of the update, since the cosine itself rounds to 1.
 
-    With u, v the vectors: 1 - cos = (‖u-v‖² - (‖u‖-‖v‖)²) / (2 ‖u‖ ‖v‖).
+    With u, v the vectors, d = ‖v - u‖ and r = ‖v‖ - ‖u‖ = <v - u, v + u> / (‖v‖ + ‖u‖):
+    1 - cos = (d - r) (d + r) / (2 ‖u‖ ‖v‖), and nothing close to 1 is subtracted.
     """
-    before_norm = _norm(before)
-    moved = _norm(torch._foreach_sub([p.detach() for p in after], before))
-    if before_norm is None or moved is None:
+    before, after = [_wide(t) for t in before], [_wide(t) for t in after]
+    moves = [v - u for u, v in zip(before, after, strict=True)]
+    dots = [(move * (u + v)).sum() for move, u, v in zip(moves, before, after, strict=True)]
+    u_norm, v_norm, d = _norm(before), _norm(after), _norm(moves)
+    if u_norm is None or v_norm is None or d is None:
         return None
-    u, v, d = before_norm.double(), after_norm.double(), moved.double()
-    return ((d * d - (u - v) ** 2) / (2 * u * v)).clamp(min=0.0)
+    r = _stack(dots, d.device).sum() / (u_norm + v_norm)
+    distance: torch.Tensor = ((d - r) / u_norm * ((d + r) / v_norm) / 2.0).clamp(min=0.0)
+    return distance
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """Real and in at least single precision."""
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return real.float() if real.dtype in _HALF else real
+
+
+def _stack(scalars: Sequence[torch.Tensor], home: torch.device) -> torch.Tensor:
+    return torch.stack([scalar.to(home, torch.float32) for scalar in scalars])

@@ -35,7 +35,7 @@ LAYOUT = {
     },
     "3 Signals": {
         "Spectral activity of log10 loss": ["Multiline", [f"{ROOT}/spectral/log_activity"]],
-        "Slingshots: spikes so far, height of the last in decades": [
+        "Spikes so far, height of the last (decades)": [
             "Multiline",
             [f"{ROOT}/slingshot/spikes", f"{ROOT}/slingshot/spike_amplitude"],
         ],
@@ -61,32 +61,35 @@ class TensorBoardSink:
 
     def __init__(
         self,
-        log_dir: str | Path | SummaryWriter | None,
+        log_dir: str | Path | SummaryWriter,
         settings: dict[str, Any],
         resumed_after: int | None = None,
     ) -> None:
         self._owned = not isinstance(log_dir, SummaryWriter)
+        new = True
         if isinstance(log_dir, SummaryWriter):
             self.writer = log_dir
         else:
             purge = None if resumed_after is None else resumed_after + 1
+            new = not purge or not any(Path(log_dir).glob("events.out.tfevents.*"))
             self.writer = SummaryWriter(log_dir, purge_step=purge)
         self._next = 0
         self._curve: list[tuple[int, float]] = []
         self._drawn: tuple[float, float] | None = None
-        if resumed_after is None:
+        if new:
             self._write_hparams(settings)
-        self.writer.add_custom_scalars(LAYOUT)
+            self.writer.add_custom_scalars(LAYOUT)
 
     def _write_hparams(self, settings: dict[str, Any]) -> None:
         shown = {k: v for k, v in settings.items() if isinstance(v, (int, float, str, bool))}
-        for summary in hparams(shown, {f"{ROOT}/val_accuracy": None}):
-            self.writer.file_writer.add_summary(summary)
+        # `add_hparams` would make a second run of it.
+        for summary in hparams(shown, {f"{ROOT}/val_accuracy": None}):  # type: ignore[no-untyped-call]
+            self.writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
 
     def observe(self, step: int, measured: dict[str, float]) -> None:
         """Write the row's curves: validation always, training thinned evenly in log time."""
         due = step >= self._next
-        if due:
+        if due and any(name.startswith("train_") for name in measured):
             self._next = step + max(1, step // _PER_E_FOLD)
         for name, value in measured.items():
             if due or not name.startswith("train_"):
@@ -106,9 +109,9 @@ class TensorBoardSink:
             for tag, value in zip(("eta_low", "eta", "eta_high"), verdict.eta, strict=True):
                 add(f"{ROOT}/forecast/{tag}", value, step)
         for name, value in verdict.signals.items():
-            tag = _tag(name)
-            if tag is not None:
-                add(tag, value, step)
+            where = _tag(name)
+            if where is not None:
+                add(where, value, step)
         if news is not None:
             self.writer.add_text(f"{ROOT}/news", f"step {step:,}: {news}", step)
             self.writer.flush()
@@ -125,6 +128,10 @@ class TensorBoardSink:
             steps, values = zip(*self._curve, strict=True)
             figure = transition_figure(steps, values, signals)
             self.writer.add_figure(f"{ROOT}/transition", figure, verdict.step)
+
+    def flush(self) -> None:
+        """See :class:`grokwatch.sinks.Sink`."""
+        self.writer.flush()
 
     def close(self) -> None:
         """Flush; close the writer if it is ours."""

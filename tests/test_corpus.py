@@ -9,7 +9,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
 from benchmarks.corpus import loop  # noqa: E402
-from benchmarks.corpus.runs import PARITY, Trainer  # noqa: E402
+from benchmarks.corpus.encoding import LOGARITHMIC, decode, encode, to_arrays, write  # noqa: E402
+from benchmarks.corpus.labels import outcome  # noqa: E402
+from benchmarks.corpus.load import SHARDS, load  # noqa: E402
+from benchmarks.corpus.plan import group_key, random_unit, split_of, tagged  # noqa: E402
+from benchmarks.corpus.runs import PARITY, Trainer, execute  # noqa: E402
 from benchmarks.corpus.transformer_layout import transformer_sizes  # noqa: E402
 
 BASE = {
@@ -109,3 +113,90 @@ def test_training_agrees_with_torch(change):
     assert last[loop.STEP] == steps - 1
     assert last[loop.GRAD] == pytest.approx(float(theta.grad.norm()), rel=10 * tolerance)
     assert last[loop.CORRECT] == int((logits.argmax(1) == y).sum())
+
+
+def recorded(change):
+    return execute(BASE | {"dtype": "float32", "horizon": 700} | change)
+
+
+@pytest.mark.parametrize("change", [{}, {"batch_size": 8}, {"architecture": "transformer"}])
+def test_a_run_repeats_bit_for_bit_and_survives_a_shard(change, tmp_path):
+    records = [recorded(change | {"seed": seed}) for seed in (1, 2)]
+    again = [recorded(change | {"seed": seed}) for seed in (1, 2)]
+    for place, record in enumerate(records + again):
+        record["meta"] = tagged(record["meta"], "mlp", 0, place % 2)
+    first, second = (to_arrays(part, {"kind": "mlp"}) for part in (records, again))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+    write(tmp_path / "mlp-000.npz", first)
+    runs = load(tmp_path)
+    assert [run.meta for run in runs] == [record["meta"] for record in records]
+    for run, record in zip(runs, records, strict=True):
+        steps, losses = run.columns["train_loss"]
+        np.testing.assert_array_equal(losses[:400], record["early"])
+        assert np.all(np.diff(steps) > 0)
+        rows, values = run.columns["val_loss"]
+        np.testing.assert_array_equal(rows, record["rows"][:, loop.STEP])
+        np.testing.assert_allclose(values, record["rows"][:, loop.VAL_LOSS], rtol=5e-4)
+        correct = run.columns["val_accuracy"][1] * run.meta["n_val"]
+        np.testing.assert_allclose(correct, record["rows"][:, loop.VAL_CORRECT], atol=1e-9)
+        margin = run.columns["val_margin"][1]
+        np.testing.assert_allclose(margin, record["rows"][:, loop.VAL_MARGIN], rtol=6e-4, atol=1e-6)
+
+
+def test_more_steps_leave_the_beginning_as_it_was():
+    short, long = recorded({}), recorded({"horizon": 1400})
+    np.testing.assert_array_equal(short["early"], long["early"])
+    common = short["rows"][:, loop.STEP] < 650
+    shared = long["rows"][: len(short["rows"])][common]
+    np.testing.assert_array_equal(short["rows"][common], shared)
+
+
+def test_what_is_not_finite_is_stored_as_nan():
+    values = np.array([np.nan, np.inf, 0.0, 1e-12, 1e6])
+    codes = decode(encode(values, LOGARITHMIC), LOGARITHMIC)
+    np.testing.assert_allclose(codes, [np.nan, np.nan, 0, 1e-12, 1e6], rtol=5e-4)
+
+
+def test_a_touch_is_not_yet_generalisation():
+    steps = np.arange(0, 2000, 10.0)
+    accuracy = np.where(steps >= 800, 0.97, 0.1)
+    accuracy[30] = 1.0
+    losses = np.ones_like(steps)
+    result = outcome(steps, np.where(steps >= 100, 1.0, 0.0), accuracy, losses)
+    assert (result["t2"], result["t4"], result["late"]) == (100, 800, True)
+    assert not result["censored"] and not result["ungrokked"] and not result["diverged"]
+
+    accuracy[-10:] = 0.2
+    assert outcome(steps, accuracy, accuracy, losses)["ungrokked_at"] == 1900
+    assert outcome(steps, accuracy, accuracy * 0.5, losses)["censored"]
+    assert outcome(steps, accuracy, accuracy * 0.5, losses * np.inf)["diverged"]
+
+
+def test_a_touch_at_the_very_end_is_not_confirmed():
+    steps = np.arange(0, 1000, 10.0)
+    accuracy = np.where(steps >= 960, 1.0, 0.0)
+    assert outcome(steps, accuracy, accuracy, np.ones_like(steps))["t4"] is None
+
+
+def test_the_plan_is_a_function_of_kind_and_unit():
+    assert random_unit("mlp", 9) == random_unit("mlp", 9)
+    assert random_unit("mlp", 9) != random_unit("mlp", 10)
+    assert split_of(group_key("+", 23, 0.5)) == split_of(group_key("+", 23, 0.51))
+    shares = [split_of(f"group {i}") for i in range(2000)]
+    assert 0.56 < shares.count("fit") / 2000 < 0.64
+    assert 0.17 < shares.count("test") / 2000 < 0.23
+
+
+def test_the_shipped_shards_are_complete_and_not_split_within_a_group():
+    if not any(SHARDS.glob("*.npz")):
+        pytest.skip("no shards have been generated")
+    splits: dict[str, set[str]] = {}
+    for run in load():
+        splits.setdefault(run.meta["group"], set()).add(run.meta["split"])
+        assert run.meta["steps_run"] > 0
+        for steps, values in run.columns.values():
+            assert len(steps) == len(values)
+            assert np.all(np.diff(steps) > 0)
+    assert all(len(found) == 1 for found in splits.values())
+    assert all(path.stat().st_size < 3e6 for path in SHARDS.glob("*.npz"))

@@ -14,6 +14,9 @@ CONFIG_KEYS = (
     "seed", "horizon", "to_horizon", "d_model", "heads", "layer_norm",
 )  # fmt: skip
 _LARGEST_TRAINING_SET = 420
+_LARGEST_CELL = 340
+# A base has passed this share of its horizon at t4, or this validation accuracy at the end.
+_SLOW, _PARTLY = 0.08, 0.6
 
 
 def config_of(meta: dict[str, Any]) -> Config:
@@ -28,17 +31,23 @@ def finished(folder: Path, kind: str = "mlp") -> list[Run]:
 
 
 def boundary_bases(runs: list[Run]) -> list[Run]:
-    """Runs near the phase boundary: late and slow, or negative with validation half learnt."""
-    chosen = []
+    """Cheap runs near the phase boundary, nearest first.
+
+    Those that generalised slowly, then negatives that had learnt most of the validation set.
+    """
+    ranked = []
     for run in runs:
         meta = run.meta
         if meta["diverged"] or meta["dtype"] != "float32" or meta["operator"] == PARITY:
             continue
+        if meta["n_train"] > _LARGEST_CELL or not 0.35 <= meta["r"] <= 0.8:
+            continue
         level = float(run.columns["val_accuracy"][1][-1])
-        slow = meta["late"] and meta["t4"] > 0.4 * meta["horizon"]
-        if slow or (meta["censored"] and 0.3 <= level < 0.95):
-            chosen.append(run)
-    return chosen
+        if meta["late"] and meta["t4"] > _SLOW * meta["horizon"]:
+            ranked.append((meta["t4"] / meta["horizon"], run))
+        elif meta["censored"] and _PARTLY <= level < 0.95:
+            ranked.append((level - 1, run))
+    return [run for _, run in sorted(ranked, key=lambda pair: -pair[0])]
 
 
 def negatives(runs: list[Run]) -> list[Run]:

@@ -32,7 +32,8 @@ class Evidence:
         signals: everything measured so far (milestones t1..t4, trends, spectral, spikes, ...).
         history: the whole run in log-time bins, by measurement.
         settings: what is known of the run beforehand.
-        by_loss: no accuracy was ever reported, milestones are guesses from the loss.
+        chance: accuracy of guessing, as told or as first seen; None before any is known.
+        by_loss: no validation accuracy was ever reported; t3 and t4 are guesses from the loss.
     """
 
     step: int
@@ -41,6 +42,7 @@ class Evidence:
     history: History
     settings: Settings
     by_loss: bool
+    chance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

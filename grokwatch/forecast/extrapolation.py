@@ -7,6 +7,7 @@ stop by it would have no stated risk.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,7 +19,7 @@ _LOOK_BACK = 4.0
 _MIN_BINS = 8
 _LEARNT_LOSS = 0.05  # a validation loss this far below its first value has generalised
 _MODEL_SPREAD = 0.35  # spread of ln t4 about a straight-line guess, from the model alone
-_Z80 = 1.2815515655446004  # half-width of an 80 % interval in standard deviations
+_NORMAL = NormalDist()
 
 
 class LogTimeExtrapolation:
@@ -59,13 +60,15 @@ class LogTimeExtrapolation:
         alive = _tail((now - log_time) / spread)
         late = _tail((end - log_time) / spread)
         probability = min(max(1.0 - late / max(alive, 1e-9), 0.02), 0.98)
-        low, median, high = (math.exp(log_time + z * spread) for z in (-_Z80, 0.0, _Z80))
-        eta = (max(low, float(evidence.step)), median, high)
+        low, median, high = (
+            math.exp(log_time - spread * _NORMAL.inv_cdf(max(later * alive, 1e-300)))
+            for later in (0.9, 0.5, 0.1)
+        )
         return Outlook(
             round(probability, 6),
-            eta,
+            (low, median, high),
             f"{_change(evidence, what)}; a straight line in log time reaches generalisation "
-            f"near step {median:,.0f} ({eta[0]:,.0f}-{high:,.0f}, uncalibrated).",
+            f"near step {median:,.0f} ({low:,.0f}-{high:,.0f}, uncalibrated).",
         )
 
 

@@ -113,6 +113,8 @@ def fit_two_erf(
     if plateau < 0.5 * two.widths.sum() or np.sum((x > ends[0]) & (x < starts[1])) < 3:
         return None
     left = x <= 0.5 * (ends[0] + starts[1])
+    if min(np.sum(left), np.sum(~left)) < MIN_POINTS:
+        return None
     first, second = (describe(x, y, w, two, k, part) for k, part in enumerate((left, ~left)))
     if not (first.s_shaped and second.s_shaped):
         return None

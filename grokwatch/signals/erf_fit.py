@@ -64,7 +64,7 @@ class ErfFit:
             (self.r2 < 0.8, "the curve fits badly"),
             (1.0 - self.r2 > 0.5 * (1.0 - self.parabola_r2), "a parabola fits about as well"),
             (self.time_error * self.sharpness * inflation > 0.25, "the time is uncertain"),
-            (self.sharpness_error * inflation > 0.3 * self.sharpness, "the width is uncertain"),
+            (self.sharpness_error * inflation > 0.5 * self.sharpness, "the width is uncertain"),
         )
         return next((reason for wrong, reason in reasons if wrong), "")
 
@@ -114,8 +114,8 @@ def describe(
         if noise > EXACT * abs(high - low)
         else 0.0,
         rise_points=int(np.count_nonzero(np.abs(t - time) <= width)),
-        start=float(t[0]) if len(t) else math.nan,
-        end=float(t[-1]) if len(t) else math.nan,
+        start=float(t[0]),
+        end=float(t[-1]),
         n=len(t),
     )
 
@@ -130,9 +130,14 @@ def _parabola_cost(t: FloatArray, y: FloatArray, w: FloatArray) -> float:
     """Weighted sum of squared residuals of the best parabola: a rise without two plateaus."""
     x = (t - t[0]) / (t[-1] - t[0] or 1.0)
     root = np.sqrt(w)
-    powers = np.stack([root, root * x, root * x * x], axis=1)
-    best = np.linalg.lstsq(powers, root * y, rcond=None)[0]
-    return float(((powers @ best - root * y) ** 2).sum())
+    rest, directions = root * y, list[FloatArray]()
+    for power in (root, root * x, root * x * x):
+        new = power - sum((d @ power) * d for d in directions)
+        length = float(np.sqrt(new @ new))
+        if length > 1e-9 * float(np.sqrt(power @ power)):
+            directions.append(new / length)
+            rest = rest - (directions[-1] @ rest) * directions[-1]
+    return float(rest @ rest)
 
 
 def _autocorrelation(residual: FloatArray) -> float:

@@ -9,13 +9,13 @@ The best of the first guesses are polished by Levenberg-Marquardt with the analy
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from grokwatch.signals.erf_guess import ROOT_PI, FloatArray, guess, passed, shares_of
+from grokwatch.signals.least_squares import minimise, standard_errors
 
 Mask = npt.NDArray[np.bool_]
 
@@ -44,62 +44,35 @@ def _polish(
     start: tuple[FloatArray, FloatArray, FloatArray],
     free: Mask,
 ) -> Jumps:
-    """Levenberg-Marquardt with the analytic Jacobian, in units of the first guess."""
-    from scipy.optimize import leastsq
-
+    """The nearest least-squares curve, sought in units of the first guess."""
     origin, unit, levels, k = start[0][0], start[1][0], start[2].copy(), len(start[0])
     x, root = (t - origin) / unit, np.sqrt(w)
 
-    def unpack(p: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def model(p: FloatArray) -> tuple[FloatArray, FloatArray]:
         # Logarithms of the widths: no width can reach zero or turn negative.
         rates = np.exp(-np.clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT))[:, None]
         u = np.clip((x - p[:k, None]) * rates, -30.0, 30.0)  # erf is flat long before
         levels[free] = p[2 * k :]
-        return u, rates, shares_of(passed(u))
-
-    def residual(p: FloatArray) -> FloatArray:
-        return np.asarray(root * (levels @ unpack(p)[2] - y))
-
-    def jacobian(p: FloatArray) -> FloatArray:
-        u, rates, shares = unpack(p)
+        shares = shares_of(passed(u))
         slope = np.exp(-u * u) * (np.diff(levels) / ROOT_PI)[:, None]
-        return np.asarray(root * np.concatenate([-slope * rates, -slope * u, shares[free]]))
+        rows = np.concatenate([-slope * rates, -slope * u, shares[free]])
+        return root * (levels @ shares - y), root * rows
 
     first = np.concatenate([(start[0] - origin) / unit, np.log(start[1] / unit), levels[free]])
-    with np.errstate(all="ignore"):  # a jump between two points leaves a singular covariance
-        p = leastsq(residual, first, (), jacobian, True, True, 1e-10, 1e-9, maxfev=80)[0]
-    p[k : 2 * k] = np.clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT)
-    misfit = residual(p)
+    p, misfit, slopes = minimise(model, first)
+    levels[free] = p[2 * k :]
     cost = float(misfit @ misfit)
-    widths = unit * np.exp(p[k : 2 * k])
-    errors = _standard_errors(jacobian(p), cost)
+    errors = standard_errors(slopes, cost)
     return Jumps(
         centres=origin + unit * p[:k],
-        widths=widths,
-        levels=levels.copy(),
+        widths=unit * np.exp(np.clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT)),
+        levels=levels,
         centre_errors=unit * errors[:k],
         width_errors=errors[k : 2 * k],
         residual=-misfit / root,
         cost=cost,
         free=len(p),
     )
-
-
-def _standard_errors(jacobian: FloatArray, cost: float) -> FloatArray:
-    """sqrt(diag((J J^T)^-1 cost / (n - p))), for J of shape (p, n); inf where undetermined."""
-    p, n = jacobian.shape
-    norms = np.sqrt((jacobian**2).sum(axis=1))
-    none = np.full(p, math.inf)
-    if n <= p or not (norms > 0.0).all():
-        return none
-    scaled = jacobian / norms[:, None]
-    try:
-        spread = np.diag(np.linalg.inv(scaled @ scaled.T))
-    except np.linalg.LinAlgError:
-        return none
-    if not (spread > 0.0).all():
-        return none
-    return np.asarray(np.sqrt(spread * (cost / (n - p))) / norms)
 
 
 def solve(t: FloatArray, y: FloatArray, w: FloatArray, given: FloatArray) -> Jumps:

@@ -24,6 +24,7 @@ _BY_LOSS_DONE = 0.9  # a loss 90 % below its first value counts as learnt when a
 _NONFINITE_ROWS = 3  # so many NaN or inf losses in a row are a divergence
 _EXPLODED_ROWS = 32  # and so many losses in a row beyond _EXPLODED times the first one
 _EXPLODED = 100.0
+_TINY = 1e-30  # below this float32 losses are too coarse for a margin
 _EVERYTHING = (1.0, 0.0)  # an empty quiet range
 
 
@@ -138,13 +139,18 @@ class Phases:
 
     @property
     def by_loss(self) -> bool:
-        """Whether the phase rests on losses alone."""
-        return self.train.by_loss and self.val.by_loss
+        """Whether t3 and t4 rest on the validation loss alone."""
+        return self.val.by_loss
 
     @property
     def basis(self) -> tuple[bool, bool]:
         """What each side is judged by: True = loss, False = accuracy."""
         return (self.train.by_loss, self.val.by_loss)
+
+    @property
+    def measured(self) -> tuple[bool, bool]:
+        """Whether there is anything to judge each side by."""
+        return (self.train.measured, self.val.measured)
 
     @property
     def quiet(self) -> tuple[float, float]:
@@ -154,7 +160,7 @@ class Phases:
             return _EVERYTHING
         low = -FLOAT32_MAX
         if side.by_loss and side.first_loss > 0.0:
-            if side.done.pending:
+            if side.done.pending or side.first_loss < _TINY:
                 return _EVERYTHING
             low = 0.0
             if side.done.confirmed is None:  # a margin keeps rounding from mattering

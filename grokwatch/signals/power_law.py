@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+_STEEPEST = 30.0  # largest gamma: the steepest known is below 8
+
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
@@ -49,7 +51,7 @@ class PowerLaw:
 
 
 def fit_power_law(r_percent: npt.ArrayLike, t4: npt.ArrayLike) -> PowerLaw:
-    """Fit t4(r) = a * r^-gamma + b with gamma >= 0 and b >= 0 (Notsawo et al. 2023, App. E).
+    """Fit t4(r) = a * r^-gamma + b with 0 <= gamma <= 30, b >= 0 (Notsawo et al. 2023, App. E).
 
     Least squares on ln t4: generalisation times span decades and scatter in proportion, so that
     plain least squares would see the slowest runs alone.
@@ -73,7 +75,7 @@ def fit_power_law(r_percent: npt.ArrayLike, t4: npt.ArrayLike) -> PowerLaw:
     x, z, scale = np.log(r / middle), np.log(t), float(t.min())
 
     def curve(p: FloatArray) -> tuple[FloatArray, FloatArray]:
-        power = np.exp(p[0] - p[1] * x)
+        power = np.exp(np.minimum(p[0] - p[1] * x, 600.0))
         return power, power + scale * p[2]
 
     def residual(p: FloatArray) -> FloatArray:
@@ -86,13 +88,13 @@ def fit_power_law(r_percent: npt.ArrayLike, t4: npt.ArrayLike) -> PowerLaw:
     fits = []
     for share in (0.0, 0.5, 0.9):  # of the fastest run's t4 that is owed to b
         slope, level = np.polyfit(x, np.log(t - share * scale), 1)
-        start = [level, min(max(-slope, 0.01), 99.0), share]
+        start = [level, min(max(-slope, 0.01), 0.9 * _STEEPEST), share]
         fits.append(
             least_squares(
                 residual,
                 start,
                 jac=jacobian,
-                bounds=([-np.inf, 0.0, 0.0], [np.inf, 100.0, 1.0]),
+                bounds=([-np.inf, 0.0, 0.0], [float(z.max()) + 30.0, _STEEPEST, np.inf]),
                 ftol=1e-14,
                 xtol=1e-14,
                 gtol=1e-14,
@@ -104,7 +106,7 @@ def fit_power_law(r_percent: npt.ArrayLike, t4: npt.ArrayLike) -> PowerLaw:
     # The bounded search only comes near b = 0; there the problem is a straight line.
     slope, height = (float(value) for value in np.polyfit(x, z, 1))
     line_cost = float(((slope * x + height - z) ** 2).sum())
-    if slope <= 0.0 and line_cost <= cost * (1.0 + 1e-6):
+    if -_STEEPEST <= slope <= 0.0 and line_cost <= cost * (1.0 + 1e-6):
         level, gamma, share, cost = height, -slope, 0.0, line_cost
     variation = float(((z - z.mean()) ** 2).sum())
     r2 = 1.0 - cost / variation if variation > 0.0 else 0.0

@@ -9,6 +9,7 @@ papers give no thresholds; these are ours. Spikes are looked for only once the t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ _FLOOR = 1e-12
 _QUANTUM = 2.0**-23
 _BLOCK = 32  # losses between two refreshes of the baseline
 _MAD_TO_SIGMA = 1.4826
+_WITNESSES = 16  # companions measured before a spike that those during it are held against
 
 
 class Slingshot:
@@ -71,8 +73,8 @@ class Slingshot:
         self._baseline = 0.0  # log10 loss
         self._onset_level = math.inf  # log10 loss above which a spike starts
         self.threshold = FLOAT32_MAX  # the same as a float32 loss: at or below it nothing happens
-        self._open: dict[str, float] | None = None  # the spike under way or still mergeable
-        self._last: dict[str, float] | None = None
+        self._open: dict[str, Any] | None = None  # the spike under way or still mergeable
+        self._last: dict[str, Any] | None = None  # the latest that is over
         self._onsets: deque[int] = deque(maxlen=17)
         self.count = 0
         self._others: dict[str, deque[tuple[int, float]]] = {
@@ -85,9 +87,14 @@ class Slingshot:
         return self._open is not None
 
     @property
+    def armed_after(self) -> int | None:
+        """What :meth:`arm` was last told."""
+        return self._armed_after
+
+    @property
     def until_refresh(self) -> int:
         """How many more calm losses until the baseline is recomputed."""
-        return _BLOCK - self._seen % _BLOCK
+        return _BLOCK if self.off else _BLOCK - self._seen % _BLOCK
 
     @property
     def onset(self) -> int | None:
@@ -105,6 +112,9 @@ class Slingshot:
         if name != "train_loss":
             if value - value == 0.0:
                 self._others[name].append((step, value))
+                spike = self._open or self._last
+                if spike is not None and step <= spike.get("end", step):
+                    _witness(spike, name, value)
         elif value < 0.0:
             self.off, self.threshold, self._open = True, FLOAT32_MAX, None
         elif value - value == 0.0 and not self.off:
@@ -136,10 +146,10 @@ class Slingshot:
             return
         if "end" in spike:  # just over: either a second rise of the same spike, or done with it
             if step - spike["end"] > self.refractory:
-                self._open = None
+                self._last, self._open = spike, None
                 self._add(step, loss)
             elif level > spike["onset_level"]:
-                del spike["end"]
+                self._recall(spike, since=spike.pop("end") + 1)
                 spike["peak"] = max(spike["peak"], level)
             else:
                 self.extend_calm((step,), (loss,))
@@ -148,11 +158,10 @@ class Slingshot:
         spike["peak"] = max(spike["peak"], level)
         if level <= (spike["baseline"] + spike["onset_level"]) / 2:
             spike["end"] = step
-            self._last = dict(spike)
             self.extend_calm((step,), (loss,))
         elif spike["rows"] > self._calm.size:  # it stays up: the loss has a new level
             spike["end"] = step
-            self._last, self._open = dict(spike), None
+            self._last, self._open = spike, None
             self._calm.clear()
             self._seen = 0
             self._onset_level = math.inf
@@ -165,10 +174,23 @@ class Slingshot:
             "onset_level": self._onset_level,
             "peak": level,
             "rows": 1,
+            "witnesses": {},  # companion -> its median before and its largest value during
         }
+        for name, recent in self._others.items():
+            before = [value for at, value in recent if at < step - 1][-_WITNESSES:]
+            if before:
+                self._open["witnesses"][name] = [float(np.median(before)), None]
+        self._recall(self._open, since=step - 1)
         self._last = None
         self._onsets.append(step)
         self.count += 1
+
+    def _recall(self, spike: dict[str, Any], since: int) -> None:
+        """Let the companions measured from ``since`` on witness the spike."""
+        for name, recent in self._others.items():
+            for step, value in recent:
+                if step >= since:
+                    _witness(spike, name, value)
 
     def _refresh(self) -> None:
         levels = np.sort(np.log10(np.maximum(self._calm.values, _FLOOR)))
@@ -198,25 +220,15 @@ class Slingshot:
         found["spike_step"] = float(spike["onset"])
         found["spike_amplitude"] = spike["peak"] - spike["baseline"]
         if "end" in spike:
-            found["spike_width"] = spike["end"] - spike["onset"]
+            found["spike_width"] = float(spike["end"] - spike["onset"])
         if len(self._onsets) > 1:
             gaps = np.diff(np.array(self._onsets))
             found["spike_period"] = float(np.median(gaps))
-        witness = self._corroborated(spike)
-        if witness is not None:
-            found["spike_corroborated"] = float(witness)
+        heard = [pair for pair in spike["witnesses"].values() if pair[1] is not None]
+        if heard:  # gradient norm or update angle was at least tripled during the spike
+            tripled = any(during >= 3.0 * before for before, during in heard)
+            found["spike_corroborated"] = float(tripled)
         return found
-
-    def _corroborated(self, spike: dict[str, float]) -> bool | None:
-        """Whether gradient norm or update angle was at least tripled during the spike."""
-        seen = None
-        end = spike.get("end", math.inf)
-        for recent in self._others.values():
-            before = [value for step, value in recent if step < spike["onset"] - 1]
-            during = [v for step, v in recent if spike["onset"] - 1 <= step <= end]
-            if before and during:
-                seen = bool(seen) or max(during) >= 3.0 * float(np.median(before))
-        return seen
 
     def state_dict(self) -> dict[str, Any]:
         """Plain, JSON-able state."""
@@ -227,8 +239,8 @@ class Slingshot:
             "armed_after": self._armed_after,
             "baseline": self._baseline,
             "onset_level": self._onset_level if self._onset_level < math.inf else None,
-            "open": self._open and dict(self._open),
-            "last": self._last and dict(self._last),
+            "open": copy.deepcopy(self._open),
+            "last": copy.deepcopy(self._last),
             "onsets": list(self._onsets),
             "count": self.count,
             "others": {name: [list(item) for item in seen] for name, seen in self._others.items()},
@@ -244,11 +256,16 @@ class Slingshot:
         self._baseline = take(state, "baseline")
         level = take(state, "onset_level")
         self._onset_level = math.inf if level is None else level
-        opened, last = take(state, "open"), take(state, "last")
-        self._open = None if opened is None else dict(opened)
-        self._last = None if last is None else dict(last)
+        self._open = copy.deepcopy(take(state, "open"))
+        self._last = copy.deepcopy(take(state, "last"))
         self._onsets.extend(take(state, "onsets"))
         self.count = take(state, "count")
         for name, seen in take(state, "others").items():
             self._others[name].extend((step, value) for step, value in seen)
         self._set_threshold()
+
+
+def _witness(spike: dict[str, Any], name: str, value: float) -> None:
+    pair = spike["witnesses"].get(name)
+    if pair is not None and (pair[1] is None or value > pair[1]):
+        pair[1] = value

@@ -23,6 +23,7 @@ Detrend = Literal["mean", "linear", "highpass"]
 #: ``highpass`` removes everything slower than this (radians per step): periods above 50 steps.
 HIGHPASS_CUTOFF = 2 * np.pi / 50
 _LOG_FLOOR = 1e-12
+_MIN_POINTS = 8  # a rolling signature of fewer would be mostly window
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ def remove_trend(x: FloatArray, detrend: Detrend | None) -> FloatArray:
     if detrend is None:
         return x
     if detrend == "mean":
-        return x - x.mean()
+        centred: FloatArray = x - x.mean()
+        return centred
     n = x.size
     t = np.arange(n) - (n - 1) / 2
-    line = x - x.mean() - t * (t @ x) / (t @ t)
+    line: FloatArray = x - x.mean() - t * (t @ x) / (t @ t)
     if detrend == "linear":
         return line
     if detrend == "highpass":  # after the line, whose jump at the ends would leak everywhere
@@ -135,8 +137,8 @@ class Spectral:
     Also keeps the activity of the run's first ``window`` steps, the paper's predictor. Read on
     demand: the window holds the raw values, so nothing drifts, however long the run.
 
-    >>> spectral = Spectral(window=4)
-    >>> for step in range(8): spectral.update(step, "train_loss", 1.0 + step % 2)
+    >>> spectral = Spectral(window=8)
+    >>> for step in range(12): spectral.update(step, "train_loss", 1.0 + step % 2)
     >>> spectral.values()["spectral_activity"]
     0.25
     """
@@ -145,6 +147,8 @@ class Spectral:
     inputs = ("train_loss",)
 
     def __init__(self, window: int = 400, detrend: Detrend | None = "mean") -> None:
+        if window < _MIN_POINTS:
+            raise ValueError(f"window must be at least {_MIN_POINTS} steps but got {window}.")
         self.detrend = detrend
         self._window = Window(window)
         self._reset()
@@ -178,7 +182,7 @@ class Spectral:
         steps = self._window.steps
         recent = steps > steps[-1] - self._window.size if len(steps) else steps
         steps, values = steps[recent], self._window.values[recent]
-        x = unit_steps(steps, values) if len(steps) >= 8 else None
+        x = unit_steps(steps, values) if len(steps) >= _MIN_POINTS else None
         if x is None:
             return None
         if log:
@@ -188,7 +192,7 @@ class Spectral:
         return _signature(remove_trend(x, self.detrend))
 
     def values(self) -> dict[str, float]:
-        """``spectral_*`` of the loss, ``spectral_log_*`` of its log10, ``spectral_early_activity``."""
+        """``spectral_*`` of the loss, ``spectral_log_*`` of its log10, and the early activity."""
         found: dict[str, float] = {}
         for prefix, log in (("spectral_", False), ("spectral_log_", True)):
             now = self.signature(log)

@@ -54,7 +54,7 @@ class Transition:
     """
 
     name = "transition"
-    inputs = ("train_accuracy", "val_accuracy")
+    inputs: tuple[str, ...] = ("train_accuracy", "val_accuracy")
 
     def __init__(self, capacity: int = 256) -> None:
         self.capacity = capacity
@@ -169,5 +169,6 @@ def _rises(t: FloatArray, y: FloatArray, w: FloatArray) -> bool:
     weight = np.cumsum(np.concatenate([[0.0], w]))
     smooth = (total[_SMOOTHED:] - total[:-_SMOOTHED]) / (weight[_SMOOTHED:] - weight[:-_SMOOTHED])
     rise = float(smooth[-1] - smooth.min())
-    # The median step between neighbours is 0.95 sigma; the lowest of 256 means lies 1.6 below.
-    return rise > _VISIBLE and rise > 4.0 * float(np.median(np.abs(np.diff(y))))
+    # Independent noise sigma has neighbours 1.1 sigma apart and the lowest of 256 smoothed points
+    # 1.6 sigma down, so 4 such distances are not reached by chance.
+    return rise > _VISIBLE and rise > 4.0 * float(np.mean(np.abs(np.diff(y))))

@@ -23,6 +23,7 @@ TRENDS: dict[str, bool] = {
     "val_accuracy": False,
     "weight_norm": True,
     "grad_norm": True,
+    "train_loss": True,
 }
 _MIN_POINTS = 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -45,13 +46,19 @@ class JsonlSink:
         self._columns: dict[str, tuple[list[int], list[float]]] = {}
         self._rows = 0
         self._flushed = time.monotonic()
+        line: dict[str, Any]
         if resumed:
             known = {} if resumed_row is None else {"known": sorted(resumed_row)}
-            self._write({"type": "resumed", "step": resumed_after, **known}, new_line=True)
+            line = {"type": "resumed", "step": resumed_after, **known}
         else:
-            kept = {k: v for k, v in settings.items() if k in SETTINGS and v is not None}
+            kept = {k: _plain(settings[k]) for k in SETTINGS if settings.get(k) is not None}
             head = {"type": "run", "format": FORMAT, "grokwatch": __version__, "settings": kept}
-            self._write({**head, "notes": notes or {}})
+            line = {**head, "notes": notes or {}}
+        try:
+            self._write(line, new_line=resumed)
+        except BaseException:
+            self._let_go()
+            raise
 
     def observe(self, step: int, measured: dict[str, float]) -> None:
         """See :class:`grokwatch.sinks.Sink`."""
@@ -95,4 +102,14 @@ class JsonlSink:
             try:
                 self.flush()
             finally:
-                self._file.close()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        # Closing would try once more to write what could not be written.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def _plain(number: Any) -> int | float:
+    """A number that JSON knows, from one that may be numpy's."""
+    return number if isinstance(number, int) else float(number)

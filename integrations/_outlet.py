@@ -1,0 +1,238 @@
+"""From finished rows to monitor, sinks and alerts; what fails is told once and switched off."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grokwatch.ingest import check_measurement
+from grokwatch.monitor import Monitor
+from grokwatch.news import headline
+from grokwatch.sinks import Sink
+from grokwatch.sinks.console import ConsoleSink
+from grokwatch.sinks.jsonl import JsonlSink
+from grokwatch.verdict import Verdict
+
+log = logging.getLogger("grokwatch")
+
+RECORD = "grokwatch.jsonl"
+
+
+@dataclass
+class Destinations:
+    """Where a run is written to.
+
+    Attributes:
+        log_dir: folder for record and TensorBoard events; None writes nothing.
+        tensorboard: whether to write TensorBoard events.
+        console: whether to show a progress bar.
+        settings: of the monitor, for the record.
+        notes: for the record.
+    """
+
+    log_dir: Path | None
+    tensorboard: bool
+    console: bool
+    settings: dict[str, Any]
+    notes: dict[str, Any]
+
+    def claim(self) -> None:
+        """Take the folder, or the first numbered sibling that holds no record yet."""
+        if self.log_dir is None:
+            return
+        number, folder = 1, self.log_dir
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                (folder / RECORD).open("x").close()  # of two processes one gets it
+                break
+            except FileExistsError:
+                number += 1
+                folder = self.log_dir.with_name(f"{self.log_dir.name}-{number}")
+        if number > 1:
+            log.info("%s holds a run already; writing to %s.", self.log_dir, folder)
+        self.log_dir = folder
+
+    def reclaim(self, name: str | None) -> None:
+        """Go back to the numbered sibling called ``name`` that a saved run had been given."""
+        if self.log_dir is not None and name is not None:
+            if re.fullmatch(re.escape(self.log_dir.name) + r"-\d+", name):
+                self.log_dir = self.log_dir.with_name(name)
+
+    def makers(self, resumed: tuple[int, list[str]] | None) -> dict[str, Callable[[], Sink]]:
+        """What makes each sink; ``resumed`` = last step known and what was measured at it."""
+        after, row = resumed if resumed is not None else (None, None)
+        folder, wanted = self.log_dir, dict[str, Callable[[], Sink]]()
+        if self.console:
+            wanted["console"] = lambda: ConsoleSink(self.settings["budget"])
+        if folder is None:
+            return wanted
+
+        def tensorboard() -> Sink:
+            from grokwatch.integrations.tensorboard import TensorBoardSink
+
+            return TensorBoardSink(folder, self.settings, after)
+
+        wanted["record"] = lambda: JsonlSink(folder / RECORD, self.settings, self.notes, after, row)
+        if self.tensorboard:
+            wanted["tensorboard"] = tensorboard
+        return wanted
+
+
+class Outlet:
+    """Takes finished rows; never raises.
+
+    Args:
+        monitor: judges the rows; takes accuracies as fractions.
+        destinations: where to write.
+        on_verdict: called with every verdict that is news.
+        percent: accuracies arrive as 0..100.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        destinations: Destinations,
+        on_verdict: Callable[[Verdict], object] | None = None,
+        percent: bool = False,
+    ) -> None:
+        self.monitor, self.destinations = monitor, destinations
+        self._on_verdict, self._percent = on_verdict, percent
+        self._off: set[str] = set()
+        self._sinks: dict[str, Sink] | None = None  # made with the first row
+        self._resumed: tuple[int, list[str]] | None = None
+        self._told: Verdict | None = None
+        self._row: tuple[int, set[str]] = (-1, set())  # what was measured at the last step
+        self._process = os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a copy in a child process."""
+        return os.getpid() != self._process
+
+    def works(self, part: str = "monitor") -> bool:
+        """Whether nothing has failed in that part."""
+        return part not in self._off
+
+    def submit(self, step: int, measured: Mapping[str, Any]) -> None:
+        """Take one finished row."""
+        if not self.works():
+            return
+        try:
+            row = {name: check_measurement(name, v, self._percent) for name, v in measured.items()}
+            verdict = self.monitor.update(step, **row)
+            if not self.monitor.catching_up:
+                known = {name: value for name, value in row.items() if value is not None}
+                self._publish(step, self._new(step, known), verdict)
+        except Exception as error:
+            self.fault("monitor", error)
+
+    def _new(self, step: int, row: dict[str, float]) -> dict[str, float]:
+        """The row without what came before for the same step, as the monitor takes it."""
+        if step != self._row[0]:
+            self._row = (step, set())
+        new = {name: value for name, value in row.items() if name not in self._row[1]}
+        self._row[1].update(new)
+        return new
+
+    def _publish(self, step: int, row: dict[str, float], verdict: Verdict) -> None:
+        if self._sinks is None:
+            self._sinks = self._make_sinks()
+        fresh = verdict is not self._told
+        news = headline(self._told, verdict) if fresh else None
+        self._told = verdict
+        for name, sink in list(self._sinks.items()):
+            try:
+                sink.observe(step, row)
+                if fresh:
+                    sink.verdict(verdict, news)
+            except Exception as error:
+                self._drop(name, error)
+        # Last, since it may save a checkpoint, and with it submit the rows that wait.
+        if news is not None and self._on_verdict is not None and self.works("on_verdict"):
+            try:
+                self._on_verdict(verdict)
+            except Exception as error:
+                self.fault("on_verdict", error)
+
+    def _make_sinks(self) -> dict[str, Sink]:
+        if os.environ.get("RANK", "0") not in ("0", ""):  # one writer in a distributed run
+            return {}
+        if self._resumed is None:
+            try:
+                self.destinations.claim()
+            except OSError as error:
+                self.fault("log_dir", error)
+                self.destinations.log_dir = None
+        sinks: dict[str, Sink] = {}
+        for name, make in self.destinations.makers(self._resumed).items():
+            if self.works(name):
+                try:
+                    sinks[name] = make()
+                except Exception as error:
+                    self.fault(name, error)
+        return sinks
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on with the same record."""
+        folder = self.destinations.log_dir
+        self.flush()
+        return {
+            "row": [self._row[0], sorted(self._row[1])],
+            "folder": None if folder is None else folder.name,
+        }
+
+    def resume(self, row: tuple[int, list[str]], folder: str | None) -> None:
+        """Go on, in the same record, from the state that the monitor has just loaded."""
+        if self._sinks is None:
+            self.destinations.reclaim(folder)
+        self.close()
+        self._sinks, self._resumed = None, row
+        self._row = (row[0], set(row[1]))
+        self._told = self.monitor.verdict
+
+    def flush(self) -> None:
+        """Write what must not be lost."""
+        for name, sink in list((self._sinks or {}).items()):
+            try:
+                sink.flush()
+            except Exception as error:
+                self._drop(name, error)
+
+    def close(self) -> None:
+        """Close the sinks; rows that come later are judged, but written nowhere."""
+        sinks, self._sinks = self._sinks or {}, {}
+        for name, sink in sinks.items():
+            try:
+                sink.close()
+            except Exception as error:
+                self.fault(name, error)
+
+    def _drop(self, name: str, error: Exception) -> None:
+        sink = (self._sinks or {}).pop(name, None)
+        self.fault(name, error)
+        if sink is not None:
+            with contextlib.suppress(Exception):
+                sink.close()
+
+    def fault(self, part: str, error: Exception) -> None:
+        """Tell once, then leave that part off; training must go on."""
+        if part in self._off:
+            return
+        self._off.add(part)
+        try:
+            warnings.warn(
+                f"grokwatch: {part} failed and is switched off, training goes on: "
+                f"{type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        except RuntimeWarning as warning:  # the user turns warnings into errors: still no harm
+            log.error("%s", warning)

@@ -1,8 +1,8 @@
 """A real network memorises, waits and groks, watched: what `grokwatch demo` runs.
 
-The task is (a + b) mod 53, with two fifths of the table to learn from. The network knows those by
-heart after some 260 optimiser steps, stays at chance on the rest for thousands, and then
-generalises within a few hundred. Quadratic units keep the network small: one hidden layer of them
+The task is (a + b) mod 53, with 45 % of the table to learn from. The network knows those sums by
+heart after some 260 optimiser steps, stays at chance on the rest until step 1500 to 5000, and has
+generalised by step 3000 to 7000, depending on the seed. Quadratic units keep the network small: one hidden layer of them
 can hold the trigonometric solution of this task (Gromov 2023, arXiv:2301.02679).
 """
 
@@ -53,7 +53,7 @@ def make_data(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         validation.
 
     >>> [len(part) for part in make_data(seed=0)]
-    [1124, 1124, 1685, 1685]
+    [1264, 1264, 1545, 1545]
     """
     pairs = torch.cartesian_prod(torch.arange(P), torch.arange(P))
     pairs = pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))]
@@ -122,15 +122,15 @@ def run_demo(seed: int = 0, device: str = "cpu", out: Path | None = None, stop: 
     Args:
         seed: seed of the split and of the weights.
         device: a torch device.
-        out: folder for the record, the TensorBoard events and `demo.png`; None = a folder under
-            `runs`. A folder that holds a record already is left alone: its sibling is used.
+        out: folder for the record, the TensorBoard events and `demo.png`; None =
+            `grokwatch-demo`. If it holds a record already, a sibling is used.
         stop: end when the monitor recommends it, rather than when the budget is spent.
 
     Returns:
         Exit code: 0 = the network generalised, 1 = it did not, 2 = no such device or folder.
     """
     console = Console()
-    out = Path("runs") / f"demo-seed{seed}" if out is None else Path(out)
+    out = Path("grokwatch-demo") if out is None else Path(out)
     try:
         torch.zeros(1, device=device)
         out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def run_demo(seed: int = 0, device: str = "cpu", out: Path | None = None, stop: 
 def _save_figure(replayed: Replay, path: Path, console: Console) -> None:
     figure = draw_run(
         replayed,
-        title=f"A network groks (a + b) mod {P}, and grokwatch sees it coming",
+        title=f"A network memorises (a + b) mod {P}, waits, and groks",
         subtitle=(
             f"{HIDDEN} quadratic units, {TRAIN_FRACTION:.0%} of the table, full-batch AdamW, "
             f"learning rate {LEARNING_RATE:g}, weight decay {WEIGHT_DECAY:g}"

@@ -32,7 +32,7 @@ def test_a_step_may_be_any_integer(step):
 
 @pytest.mark.parametrize("step", [7.0, "7", None, True, np.float64(7), math.nan])
 def test_a_step_that_is_not_an_integer(step):
-    with pytest.raises(TypeError, match="step must be an integer.*but got"):
+    with pytest.raises(TypeError, match=r"step must be an integer.*but got"):
         check_step(step)
 
 
@@ -72,7 +72,7 @@ def test_the_mean_accuracy_of_nothing_is_not_measured():
 
 @pytest.mark.parametrize("value", [True, "0.5", b"1", 1j, None, [0.5], object()])
 def test_what_is_no_number(value):
-    with pytest.raises(TypeError, match="train_loss must be (a|one) real number, but got"):
+    with pytest.raises(TypeError, match=r"train_loss must be (a|one) real number, but got"):
         check_measurement("train_loss", value)
 
 

@@ -631,7 +631,9 @@ def memory_of(updates: int) -> tuple[int, Monitor]:
 
 
 @pytest.mark.parametrize("updates", [
-    200_000, pytest.param(10**6, marks=pytest.mark.slow), pytest.param(10**7, marks=pytest.mark.slow)
+    200_000,
+    pytest.param(10**6, marks=pytest.mark.slow),
+    pytest.param(10**7, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_memory_is_fixed(updates):
     peak, monitor = memory_of(updates)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_equals_the_batch_rules_at_every_prefix(curve):
         if rise is not None:
             assert found["spike_amplitude"] == pytest.approx(rise, rel=1e-9)
         if len(alarms) > 1:
-            gaps = [b - a for a, b in zip(alarms, alarms[1:], strict=False)][-16:]
+            gaps = [b - a for a, b in pairwise(alarms)][-16:]
             assert found["spike_period"] == statistics.median(gaps)
 
 

@@ -135,9 +135,9 @@ def test_bad_signals(x, message):
 
 
 def test_bad_settings():
-    with pytest.raises(ValueError, match="knows 'mean'.* but got 'mediam'"):
+    with pytest.raises(ValueError, match=r"knows 'mean'.* but got 'mediam'"):
         signature([1, 2, 3], "mediam")
-    with pytest.raises(ValueError, match="window must be at least 8 steps but got 7"):
+    with pytest.raises(ValueError, match=r"window must be at least 8 steps but got 7\."):
         Spectral(window=7)
 
 

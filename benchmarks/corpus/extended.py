@@ -40,7 +40,7 @@ def extended_records(folder: Path, unit: int, tick: Callable[[], None]) -> list[
         order = rng.permutation(len(part))
         picked += [part[i] for i in order[: min(count, RUNS_PER_UNIT - len(picked))]]
     configs = [
-        {"horizon": int(rng.choice([3, 4, 5])) * run.meta["horizon"], "to_horizon": False}
+        {"horizon": int(rng.choice([3, 3, 4, 5])) * run.meta["horizon"], "to_horizon": False}
         for run in picked
     ]
     fast = [r for r in here if r.meta["late"] and r.meta["lr"] >= _FAST and r.meta["lr"] < 1]

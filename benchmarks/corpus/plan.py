@@ -18,9 +18,10 @@ RUNS_PER_UNIT = {"mlp": 25, "transformer": 8}
 R_GRID = np.round(np.arange(0.3, 0.81, 0.05), 2)
 # Units at which the plan was rebalanced, because too few runs generalised late (16 % of the first
 # 100 MLPs, 21 % of the first 600, 10 of the first 48 transformers): larger fractions, wider nets,
-# stronger decay; then fewer of the operators that never did; for transformers longer horizons. No
-# run was discarded. The tuples below have one entry for each stage of the plan.
-REBALANCED_FROM = {"mlp": (6, 30), "transformer": (6,)}
+# stronger decay; then fewer of the operators that never did; for transformers longer horizons. The
+# last stage also draws fewer large p, for want of time. No run was discarded. The tuples below have
+# one entry for each stage of the plan.
+REBALANCED_FROM = {"mlp": (6, 30), "transformer": (6, 12)}
 _R_SLOPE = (3.0, 5.0, 7.0)
 _WIDTHS = (
     {24: 0.1, 32: 0.25, 48: 0.35, 64: 0.2, 96: 0.1},
@@ -40,8 +41,12 @@ _TRANSFORMER_OPERATORS = {
     "+": 3, "-": 2, "*": 2.5, "/": 1.5, "x^2+y^2": 0.8, "x^3+xy": 0.3, "a^2+b": 1, "dihedral": 1,
     "s4_conjugate": 0.3,
 }  # fmt: skip
-_PRIMES = {17: 0.12, 19: 0.16, 23: 0.3, 29: 0.16, 31: 0.14, 37: 0.07, 43: 0.03, 59: 0.02}
+_COMMON_PRIMES = {17: 0.12, 19: 0.16, 23: 0.3, 29: 0.16, 31: 0.14, 37: 0.07, 43: 0.03, 59: 0.02}
+_FEWER_LARGE = {17: 0.12, 19: 0.2, 23: 0.4, 29: 0.16, 31: 0.08, 37: 0.03, 43: 0.01}
+_PRIMES = (_COMMON_PRIMES, _COMMON_PRIMES, _FEWER_LARGE)
 _SMALL_PRIMES = {17: 0.05, 19: 0.1, 23: 0.4, 29: 0.3, 31: 0.15}
+_TRANSFORMER_PRIMES = (_SMALL_PRIMES, _SMALL_PRIMES, {19: 0.1, 23: 0.7, 29: 0.2})
+_HORIZONS = ([8_000, 12_000, 20_000], [12_000, 20_000], [8_000, 12_000])
 _SIDES = {8: 1, 9: 1, 10: 1, 11: 1, 12: 1, 14: 0.5}
 _BETAS = {(0.9, 0.98): 0.4, (0.9, 0.999): 0.35, (0.9, 0.95): 0.25}
 
@@ -117,7 +122,7 @@ def mlp_config(rng: np.random.Generator, stage: int) -> Config:
         for name, weight in _MLP_OPERATORS.items()
     }
     loss = _pick(rng, {"cross_entropy": 0.65, "mse": 0.35})
-    task = _task(rng, operators, _PRIMES, _R_SLOPE[stage])
+    task = _task(rng, operators, _PRIMES[stage], _R_SLOPE[stage])
     return {
         "architecture": "mlp",
         **task,
@@ -136,7 +141,7 @@ def mlp_config(rng: np.random.Generator, stage: int) -> Config:
 
 def transformer_config(rng: np.random.Generator, stage: int) -> Config:
     """One random one-layer transformer run."""
-    task = _task(rng, _TRANSFORMER_OPERATORS, _SMALL_PRIMES, slope=5.0)
+    task = _task(rng, _TRANSFORMER_OPERATORS, _TRANSFORMER_PRIMES[stage], slope=5.0)
     kind = _pick(rng, {"adamw": 0.9, "adam": 0.1} if stage else {"adamw": 0.85, "adam": 0.15})
     beta1, beta2 = _pick(rng, _BETAS)
     d_model = _pick(rng, {24: 0.25, 32: 0.55, 48: 0.2})
@@ -147,7 +152,7 @@ def transformer_config(rng: np.random.Generator, stage: int) -> Config:
         "d_model": d_model,
         "heads": int(rng.choice([1, 2, 4])),
         "layer_norm": int(rng.random() < 0.5),
-        "width": d_model * int(rng.choice([2, 2, 3])),
+        "width": d_model * (int(rng.choice([2, 2, 3])) if stage < 2 else 2),
         "activation": _pick(rng, {"relu": 0.7, "gelu": 0.3}),
         "loss": "cross_entropy",
         "optimiser": kind,
@@ -161,7 +166,7 @@ def transformer_config(rng: np.random.Generator, stage: int) -> Config:
         "batch_size": 0 if rng.random() < 0.9 else 128,
         "dtype": "float32",
         "seed": int(rng.integers(2**31)),
-        "horizon": int(rng.choice([12_000, 20_000] if stage else [8_000, 12_000, 20_000])),
+        "horizon": int(rng.choice(_HORIZONS[stage])),
         "to_horizon": bool(rng.random() < 0.06),
     }
 

@@ -134,3 +134,14 @@ def make_rows(runs: list[Run], variants: tuple[int, ...], processes: int = 2) ->
         run=np.repeat(np.arange(len(jobs)), sizes),
         metas=metas,
     )
+
+
+def join(parts: list[Rows]) -> Rows:
+    """Rows of several lots of runs as one."""
+    offsets = np.cumsum([0, *(len(part.metas) for part in parts)])[:-1]
+    return Rows(
+        x=np.concatenate([part.x for part in parts]),
+        step=np.concatenate([part.step for part in parts]),
+        run=np.concatenate([part.run + o for part, o in zip(parts, offsets, strict=True)]),
+        metas=[meta for part in parts for meta in part.metas],
+    )

@@ -21,8 +21,8 @@ from scipy.optimize import minimize
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import GroupKFold
 
-from benchmarks.corpus.load import load
-from benchmarks.forecast.dataset import Rows, make_rows
+from benchmarks.corpus.load import SHARDS, load_shard
+from benchmarks.forecast.dataset import Rows, join, make_rows
 from benchmarks.forecast.kill import kill_thresholds
 from benchmarks.forecast.samples import Floats, Table, examples, reach, table
 from grokwatch.forecast.features import NAMES
@@ -30,20 +30,25 @@ from grokwatch.forecast.learned import FORMAT, LearnedForecast
 from grokwatch.forecast.trees import MISSING, BoostedTrees
 
 DEFAULT = Path(__file__).resolve().parents[2] / "grokwatch" / "forecast" / "default.json"
-CACHE = Path(__file__).resolve().parent / "out" / "rows.pickle"
+CACHE = Path(__file__).resolve().parent / "out"
 KINDS = ("mlp", "transformer", "cells", "extended")
 VARIANTS = (0, 1, 2)
 DEPTH, TREES, RATE = 5, 160, 0.06
 
 
 def cached_rows() -> Rows:
-    """The feature rows of the whole corpus; kept on disk because making them takes minutes."""
-    if CACHE.exists():
-        return pickle.loads(CACHE.read_bytes())
-    rows = make_rows(load(kinds=KINDS), VARIANTS)
-    CACHE.parent.mkdir(exist_ok=True)
-    CACHE.write_bytes(pickle.dumps(rows))
-    return rows
+    """The feature rows of the whole corpus; kept by shard, because making them takes minutes."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for shard in sorted(SHARDS.glob("*.npz")):
+        if shard.name.split("-")[0] not in KINDS:
+            continue
+        kept = CACHE / f"{shard.stem}.pickle"
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(make_rows(load_shard(shard), VARIANTS)))
+            print(f"replayed {shard.stem}", flush=True)
+        parts.append(pickle.loads(kept.read_bytes()))
+    return join(parts)
 
 
 def fit_trees(rows: Table, seed: int = 0) -> BoostedTrees:

@@ -90,7 +90,9 @@ def _accuracies(panel: Axes, replayed: Replay) -> None:
     chance = replayed.run.settings.get("chance")
     if chance is not None:
         panel.axhline(chance, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-        _note(panel, "chance", (_limits(replayed)[0], chance), (6, 3), _MUTED)
+        # Right of t2 the training curve is out of the way.
+        left = replayed.final.signals.get("t2", _limits(replayed)[0])
+        _note(panel, "chance", (left, chance), (6, 3), _MUTED)
     _curve(panel, replayed, "train_accuracy", _TRAIN, "training", lift=6)
     _curve(panel, replayed, "val_accuracy", _VAL, "validation", lift=-6)
 
@@ -107,7 +109,7 @@ def _forecasts(panel: Axes, replayed: Replay) -> None:
     # No forecast can lie below the diagonal.
     panel.fill_between([floor, last], floor, [floor, last], color="#cbd2d9", alpha=0.55,
                        linewidth=0, zorder=1)  # fmt: skip
-    _note(panel, "already past", (last, floor), (-8, 8), _MUTED, ha="right")
+    _note(panel, "already past", (t4 or last, floor), (-8, 8), _MUTED, ha="right")
     if t4 is not None:
         panel.axhline(t4, color=_INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=2)
         _note(panel, "what happened", (first, t4), (6, 4), _INK)
@@ -128,8 +130,8 @@ def _forecasts(panel: Axes, replayed: Replay) -> None:
     start = (steps[0], min(bands[0, 1], ceiling / 1.3))
     panel.plot(*start, "o" if start[1] == bands[0, 1] else "^", color=_FORECAST, markersize=7,
                zorder=5)  # fmt: skip
-    label = f"first forecast, at step {steps[0]:,.0f}: {bands[0, 1]:,.0f}"
-    _note(panel, label, start, (-10, -3), _FORECAST, ha="right")
+    label = f"first forecast\n{bands[0, 1]:,.0f}, at step {steps[0]:,.0f}"
+    _note(panel, label, start, (-10, 0), _FORECAST, ha="right", va="center")
 
 
 def _losses(panel: Axes, replayed: Replay) -> None:

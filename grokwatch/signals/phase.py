@@ -162,7 +162,6 @@ class Phases:
         if side.by_loss and side.first_loss > 0.0:
             if side.done.pending or side.first_loss < _TINY:
                 return _EVERYTHING
-            low = 0.0
             if side.done.confirmed is None:  # a margin keeps rounding from mattering
                 wanted = _LEAVES_CHANCE if side.left is None else _BY_LOSS_DONE
                 low = float32(side.first_loss * (1.0 - wanted) * 1.001)

@@ -260,8 +260,9 @@ class Slingshot:
         self._last = copy.deepcopy(take(state, "last"))
         self._onsets.extend(take(state, "onsets"))
         self.count = take(state, "count")
-        for name, seen in take(state, "others").items():
-            self._others[name].extend((step, value) for step, value in seen)
+        others = take(state, "others")
+        for name, seen in self._others.items():
+            seen.extend((step, value) for step, value in take(others, name))
         self._set_threshold()
 
 

@@ -102,7 +102,8 @@ def _as_float(name: str, value: Any) -> float:
     if isinstance(value, (bool, str, bytes, complex)):
         raise TypeError(f"{name} must be a real number, but got {value!r}.")
     try:
-        return float(value)
+        # A tensor that requires grad warns when it is read as a number.
+        return float(value.detach() if hasattr(value, "detach") else value)
     except OverflowError:  # an int beyond float64
         return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError, RuntimeError):

@@ -47,6 +47,7 @@ def test_a_step_out_of_range():
 @pytest.mark.parametrize("make", [
     float, np.float32, np.float64, np.array, torch.tensor, lambda x: torch.tensor([x]),
     lambda x: torch.tensor(x, dtype=torch.float64), Decimal, Fraction,
+    lambda x: torch.tensor(x, requires_grad=True),
 ])  # fmt: skip
 @pytest.mark.parametrize("name", sorted(MEASUREMENTS))
 def test_a_number_in_any_dress_is_the_same_number(name, make):

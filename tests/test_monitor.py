@@ -222,6 +222,25 @@ def test_a_real_run_arrives_in_two_ways(name):
     assert want[-1][1]["signals"]["spikes"] >= 2
 
 
+def test_the_fit_of_a_sparse_jump_does_not_depend_on_parts():
+    # t4 is confirmed so late that the jump is no longer fitted; what was fitted a moment before,
+    # when only a part of that row was there, must not stay.
+    noise = np.random.default_rng(0)
+    whole, parts, fits = Monitor(budget=10**6, chance=0.1), Monitor(budget=10**6, chance=0.1), set()
+    for step in np.unique(np.round(1.25 ** np.arange(60)).astype(int)).tolist():
+        row = {
+            "train_accuracy": min(1.0, 0.1 + step / 400 + 0.01 * noise.random()),
+            "val_accuracy": 0.1 if step < 800 else 0.97 + 0.02 * noise.random(),
+        }
+        whole.update(step, **row)
+        for name, value in row.items():
+            parts.update(step, **{name: value})
+        assert whole.verdict == parts.verdict
+        fits.add(whole.verdict.signals.get("train_transition_time"))
+    assert whole.verdict.phase == "generalised"
+    assert len(fits) > 2
+
+
 def test_the_hot_path_is_used():
     monitor = Monitor(budget=10_000, chance=0.1)
     slow = 0
@@ -277,8 +296,8 @@ def test_nothing_measured_is_nothing_observed():
 
 def test_percent_is_a_fraction_times_a_hundred():
     fraction, percent = Monitor(budget=999), Monitor(budget=999, accuracy_unit="percent")
-    for step in range(0, 900, 20):
-        accuracy = min(32, step // 20) / 32  # exact in either unit
+    for step in range(0, 900, 50):
+        accuracy = min(8, step // 50) / 8  # exact in either unit
         row = {"train_loss": 1 / (step + 1), "chance": 0.125}
         one = fraction.update(step, **row, train_accuracy=accuracy, val_accuracy=accuracy)
         other = percent.update(

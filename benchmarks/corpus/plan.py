@@ -21,7 +21,7 @@ R_GRID = np.round(np.arange(0.3, 0.81, 0.05), 2)
 # stronger decay; then fewer of the operators that never did; for transformers longer horizons. The
 # last stage also draws fewer large p, for want of time. No run was discarded. The tuples below have
 # one entry for each stage of the plan.
-REBALANCED_FROM = {"mlp": (6, 30), "transformer": (6, 12)}
+REBALANCED_FROM = {"mlp": (6, 30), "transformer": (6, 12, 20)}
 _R_SLOPE = (3.0, 5.0, 7.0)
 _WIDTHS = (
     {24: 0.1, 32: 0.25, 48: 0.35, 64: 0.2, 96: 0.1},
@@ -45,8 +45,11 @@ _COMMON_PRIMES = {17: 0.12, 19: 0.16, 23: 0.3, 29: 0.16, 31: 0.14, 37: 0.07, 43:
 _FEWER_LARGE = {17: 0.12, 19: 0.2, 23: 0.4, 29: 0.16, 31: 0.08, 37: 0.03, 43: 0.01}
 _PRIMES = (_COMMON_PRIMES, _COMMON_PRIMES, _FEWER_LARGE)
 _SMALL_PRIMES = {17: 0.05, 19: 0.1, 23: 0.4, 29: 0.3, 31: 0.15}
-_TRANSFORMER_PRIMES = (_SMALL_PRIMES, _SMALL_PRIMES, {19: 0.1, 23: 0.7, 29: 0.2})
-_HORIZONS = ([8_000, 12_000, 20_000], [12_000, 20_000], [8_000, 12_000])
+_FEW_PRIMES = {19: 0.1, 23: 0.7, 29: 0.2}
+_TRANSFORMER_PRIMES = (_SMALL_PRIMES, _SMALL_PRIMES, _FEW_PRIMES, _FEW_PRIMES)
+_HORIZONS = ([8_000, 12_000, 20_000], [12_000, 20_000], [8_000, 12_000], [12_000])
+_TRANSFORMER_SLOPE = (5.0, 5.0, 5.0, 20.0)
+_TRANSFORMER_DECAY = (0.25, 0.5, 0.5, 0.8)
 _SIDES = {8: 1, 9: 1, 10: 1, 11: 1, 12: 1, 14: 0.5}
 _BETAS = {(0.9, 0.98): 0.4, (0.9, 0.999): 0.35, (0.9, 0.95): 0.25}
 
@@ -141,7 +144,7 @@ def mlp_config(rng: np.random.Generator, stage: int) -> Config:
 
 def transformer_config(rng: np.random.Generator, stage: int) -> Config:
     """One random one-layer transformer run."""
-    task = _task(rng, _TRANSFORMER_OPERATORS, _TRANSFORMER_PRIMES[stage], slope=5.0)
+    task = _task(rng, _TRANSFORMER_OPERATORS, _TRANSFORMER_PRIMES[stage], _TRANSFORMER_SLOPE[stage])
     kind = _pick(rng, {"adamw": 0.9, "adam": 0.1} if stage else {"adamw": 0.85, "adam": 0.15})
     beta1, beta2 = _pick(rng, _BETAS)
     d_model = _pick(rng, {24: 0.25, 32: 0.55, 48: 0.2})
@@ -157,7 +160,7 @@ def transformer_config(rng: np.random.Generator, stage: int) -> Config:
         "loss": "cross_entropy",
         "optimiser": kind,
         "lr": _log_uniform(rng, 7e-4, 1e-2),
-        "weight_decay": 0.0 if no_decay else _log_uniform(rng, 0.5 if stage else 0.25, 4.0),
+        "weight_decay": 0.0 if no_decay else _log_uniform(rng, _TRANSFORMER_DECAY[stage], 4.0),
         "beta1": beta1,
         "beta2": beta2,
         "eps": 1e-8,

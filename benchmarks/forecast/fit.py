@@ -110,9 +110,7 @@ def out_of_fold(rows: Table, folds: int = 5) -> tuple[Floats, list[tuple[Any, Bo
     """Log-odds of each row by trees that never saw its group, and those trees by fold."""
     scores = np.full(len(rows.step), np.nan)
     models = []
-    for fold, (inside, outside) in enumerate(
-        GroupKFold(folds).split(rows.step, groups=rows.group)
-    ):
+    for fold, (inside, outside) in enumerate(GroupKFold(folds).split(rows.step, groups=rows.group)):
         trees = fit_trees(rows[inside], seed=fold)
         scores[outside] = log_odds(trees, rows[outside])
         models.append((outside, trees))

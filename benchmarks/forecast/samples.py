@@ -70,7 +70,7 @@ def table(rows: Rows, first_step: int = 20) -> Table:
 
 
 def reach(step: Floats, end: Floats) -> Floats:
-    """u with ``step · 10^u = end``, counted from step + 1 as everywhere."""
+    """U with ``step · 10^u = end``, counted from step + 1 as everywhere."""
     return np.log10((end + 1.0) / (step + 1.0))
 
 

@@ -19,16 +19,18 @@ _LOOK_BACK = 4.0
 _MIN_BINS = 8
 _LEARNT_LOSS = 0.05  # a validation loss this far below its first value has generalised
 _MODEL_SPREAD = 0.35  # spread of ln t4 about a straight-line guess, from the model alone
+_FARTHEST = 1.5 * math.log(10.0)  # a line is not believed beyond a decade and a half
 _NORMAL = NormalDist()
 
 
 class LogTimeExtrapolation:
-    """Straight lines in log time through validation accuracy and log validation loss.
+    """Straight lines in log time through validation accuracy, log loss and margin.
 
-    Takes the earlier of two crossings: accuracy reaching ``generalised_at``, and loss reaching 5 %
-    of its first value; each only if the slope over the last two doublings is in the right
-    direction by at least three standard errors. Grokking speeds up as it goes, so a line is late
-    rather than early. The probability is that of a log-normal time about that crossing.
+    Takes the earliest of three crossings: accuracy reaching ``generalised_at``, loss reaching 5 %
+    of its first value, margin reaching zero (the right answers overtake the others); each only if
+    the slope over the last two doublings is in the right direction by at least three standard
+    errors, and the crossing at most a decade and a half ahead. Grokking speeds up as it goes, so a
+    line is late rather than early. The probability is that of a log-normal time about it.
     """
 
     def __init__(self, generalised_at: float = 0.95) -> None:
@@ -40,14 +42,17 @@ class LogTimeExtrapolation:
             return Outlook(None, None, "Insufficient evidence: the training set is not learnt yet.")
         budget = evidence.settings.budget
         crossings = []
-        loss, accuracy = evidence.history["val_loss"], evidence.history["val_accuracy"]
-        if loss.count < _MIN_BINS and accuracy.count < _MIN_BINS:
+        loss, accuracy, margin = (
+            evidence.history[name] for name in ("val_loss", "val_accuracy", "val_margin")
+        )
+        if max(loss.count, accuracy.count, margin.count) < _MIN_BINS:
             return Outlook(None, None, "Insufficient evidence: fewer than 8 validations so far.")
         steps, losses = loss.points()
         if losses.size and losses.min() > 0.0:
             goal = math.log(_LEARNT_LOSS * losses[0])
             crossings.append((_crossing(steps, -np.log(losses), -goal), "validation loss"))
         crossings.append((_crossing(*accuracy.points(), self.generalised_at), "accuracy"))
+        crossings.append((_crossing(*margin.points(), 0.0), "margin"))
         known = [(c, what) for c, what in crossings if c is not None]
         if not known:
             return Outlook(
@@ -88,7 +93,7 @@ def _crossing(steps: FloatArray, rising: FloatArray, goal: float) -> tuple[float
     if slope <= 3.0 * error or slope <= 0.0:
         return None
     ahead = (goal - float(y[-1])) / slope
-    if ahead > math.log(1e3):  # a line is not believed for three decades
+    if ahead > _FARTHEST:
         return None
     return float(x[-1]) + ahead, ahead * error / slope
 
@@ -100,6 +105,6 @@ def _tail(z: float) -> float:
 
 def _change(evidence: Evidence, what: str) -> str:
     slope = evidence.signals.get("val_loss_slope_4x")
-    if what == "accuracy" or slope is None:
-        return "Validation accuracy is rising"
+    if what != "validation loss" or slope is None:
+        return f"Validation {what.removeprefix('validation ')} is improving"
     return f"Validation loss changes by {100 * math.expm1(slope):+.0f} % per doubling of steps"

@@ -18,6 +18,10 @@ from grokwatch.state import take
 from grokwatch.verdict import Phase
 
 
+_REFIT_AFTER = 1.25  # a fit costs milliseconds: while a jump goes on it is renewed this rarely
+_NO_FIT: dict[str, Any] = {"step": 0, "phase": None, "known": {}}
+
+
 class Quiet(NamedTuple):
     """What may be put by unseen: closed ranges of training loss and accuracy, for so many rows."""
 
@@ -52,7 +56,8 @@ class Analyzer:
             if signal.name in self.own or signal.name in self._built_in():
                 raise ValueError(f"two signals are called {signal.name!r}; rename one.")
             self.own[signal.name] = signal
-        self._jump: list[dict[str, float]] = [{}, {}]  # its fit, before and after the last verdict
+        # The latest fit of the jump, before and after the last verdict.
+        self._fits: list[dict[str, Any]] = [dict(_NO_FIT), dict(_NO_FIT)]
         self.switched_off: set[str] = set()
         self.extra_inputs = {name for signal in signals for name in signal.inputs}
 
@@ -111,13 +116,8 @@ class Analyzer:
             again: the last verdict was of the same step, of which only a part had arrived.
         """
         if not again:
-            self._jump[0] = self._jump[1]
-        t4 = self.phases.t4
-        if self.transition.begun and (t4 is None or step <= 2 * t4 + 100):
-            self.transition.refit()
-            self._jump[1] = self.transition.values()
-        else:
-            self._jump[1] = self._jump[0]
+            self._fits[0] = self._fits[1]
+        self._fits[1] = self._refitted(step, self._fits[0])
         found = {
             name: bins.last[1] for name, bins in self.history.bins.items() if bins.last is not None
         }
@@ -125,7 +125,7 @@ class Analyzer:
         found.update(self.slingshot.values())
         found.update(self.spectral.values())
         found.update(trends(self.history))
-        found.update(self._jump[1])
+        found.update(self._fits[1]["known"])
         for own in self.own.values():
             if own.name in self.switched_off:
                 continue
@@ -134,6 +134,16 @@ class Analyzer:
             except Exception as error:
                 self._switch_off(own.name, error)
         return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def _refitted(self, step: int, last: dict[str, Any]) -> dict[str, Any]:
+        """The fit of the jump, made anew if the phase is new or the run a quarter longer."""
+        t4, phase = self.phases.t4, self.phases.phase
+        over = t4 is not None and step > 2 * t4 + 100
+        stale = phase != last["phase"] or step >= _REFIT_AFTER * last["step"]
+        if over or not stale or not self.transition.begun:
+            return last
+        self.transition.refit()
+        return {"step": step, "phase": phase, "known": self.transition.values()}
 
     def _switch_off(self, name: str, error: Exception) -> None:
         self.switched_off.add(name)
@@ -163,7 +173,7 @@ class Analyzer:
                     self._switch_off(name, error)
         return {
             **{name: part.state_dict() for name, part in self._built_in().items()},
-            "jump": [dict(known) for known in self._jump],
+            "fits": [dict(fit) for fit in self._fits],
             "own": own,
             "switched_off": sorted(self.switched_off),
         }
@@ -172,7 +182,7 @@ class Analyzer:
         """Restore what :meth:`state_dict` gave."""
         for name, part in self._built_in().items():
             part.load_state_dict(take(state, name))
-        self._jump = [dict(known) for known in take(state, "jump")]
+        self._fits = [dict(fit) for fit in take(state, "fits")]
         self.switched_off = set(take(state, "switched_off"))
         own = take(state, "own")
         for name, signal in self.own.items():

@@ -1,0 +1,1 @@
+"""Measurements: what the monitor costs, and how good its forecasts are."""

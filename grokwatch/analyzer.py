@@ -17,7 +17,6 @@ from grokwatch.signals.trend import trends
 from grokwatch.state import take
 from grokwatch.verdict import Phase
 
-
 _REFIT_AFTER = 1.25  # a fit costs milliseconds: while a jump goes on it is renewed this rarely
 _NO_FIT: dict[str, Any] = {"step": 0, "phase": None, "known": {}}
 

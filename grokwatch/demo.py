@@ -2,8 +2,9 @@
 
 The task is (a + b) mod 53, with 45 % of the table to learn from. The network knows those sums by
 heart after some 260 optimiser steps, stays at chance on the rest until step 1500 to 5000, and has
-generalised by step 3000 to 7000, depending on the seed. Quadratic units keep the network small: one hidden layer of them
-can hold the trigonometric solution of this task (Gromov 2023, arXiv:2301.02679).
+generalised by step 3000 to 7000, depending on the seed. Quadratic units keep the network small:
+one hidden layer of them can hold the trigonometric solution of this task (Gromov 2023,
+arXiv:2301.02679).
 """
 
 from __future__ import annotations

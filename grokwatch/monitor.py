@@ -155,6 +155,9 @@ class Monitor:
                 came twice for one step with different values. Nothing is changed then.
         """
         # The hot path: nothing here can change any verdict, so the numbers are only put by.
+        if self._room <= 0 and self._steps:
+            self._absorb()
+            self._plan()
         if (
             type(step) is int
             and self._last_step < step < self._next_evaluation

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import pickle
 from pathlib import Path
@@ -132,7 +133,7 @@ def comparable(probability: Floats, rows: Table) -> list[list[float]]:
     """Of the runs that looked about as promising, how many generalised: [low, high, yes, all]."""
     edges = [0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 1.0000001]
     found = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         inside = (probability >= low) & (probability < high)
         runs = {int(r): bool(g) for r, g in zip(rows.run[inside], rows.generalises[inside],
                                                   strict=True)}  # fmt: skip

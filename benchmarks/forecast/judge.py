@@ -47,7 +47,9 @@ def verdicts(run: Run, forecast: Forecast | None, variant: int) -> list[Verdict]
         forecast=forecast,
     )
     monitor._analyzer.transition.refit = lambda: None  # costly, and no forecast looks at it
-    columns = {name: dict(zip(*map(list, c), strict=True)) for name, c in thin(run, variant).items()}
+    columns = {
+        name: dict(zip(*map(list, c), strict=True)) for name, c in thin(run, variant).items()
+    }
     found: list[Verdict] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,7 +121,9 @@ def main() -> None:
     for kind in ("mlp", "transformer", "cells"):
         chosen = [case for case in found if case["meta"]["kind"] == kind]
         print(f"\n{kind}: {len(chosen)} runs of the split {options.split!r}")
-        print("    at   runs  generalise   answers     AUC (90 % interval)   timed    error    inside")
+        print(
+            "    at   runs  generalise   answers     AUC (90 % interval)   timed    error    inside"
+        )
         for time in TIMES:
             print(table(chosen, time))
         killed = [case for case in chosen if case["stop"] is not None and case["meta"]["t4"]

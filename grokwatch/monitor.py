@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from grokwatch.analyzer import Analyzer
-from grokwatch.forecast.base import Evidence, Forecast, Outlook, Settings
+from grokwatch.forecast.base import Forecast, Settings
 from grokwatch.forecast.extrapolation import LogTimeExtrapolation
 from grokwatch.history import next_on_grid
 from grokwatch.ingest import MEASUREMENTS, check_measurement, check_step
-from grokwatch.policy import Confirmed, Facts, Policy, StandardPolicy
-from grokwatch.reasons import reason
+from grokwatch.judge import Judge
+from grokwatch.policy import Confirmed, Policy, StandardPolicy
 from grokwatch.settings import check_settings
 from grokwatch.signals.base import Signal
 from grokwatch.signals.phase import Phases
@@ -22,7 +21,7 @@ from grokwatch.state import take
 from grokwatch.verdict import Verdict
 
 STATE_VERSION = 1
-_CLOCK = ("last_step", "row", "evaluated", "next_evaluation", "memory")
+_CLOCK = ("last_step", "row", "evaluated", "next_evaluation", "judge")
 
 
 class Monitor:
@@ -77,8 +76,11 @@ class Monitor:
             budget, chance, learning_rate, weight_decay, train_fraction, max_kill_rate
         )
         check_settings(self.settings, memorised_at, generalised_at, accuracy_unit)
-        self.forecast = forecast or LogTimeExtrapolation(generalised_at)
-        self.policy = policy or Confirmed(StandardPolicy())
+        self._judge = Judge(
+            self.settings,
+            forecast or LogTimeExtrapolation(generalised_at),
+            policy or Confirmed(StandardPolicy()),
+        )
         self._percent = accuracy_unit == "percent"
         self._analyzer = Analyzer(Phases(chance, memorised_at, generalised_at), signals)
         self._reset_clock()
@@ -88,7 +90,6 @@ class Monitor:
         self._row: dict[str, float] = {}  # what has arrived for the last step
         self._evaluated = -1
         self._next_evaluation = 0
-        self._memory: list[Any] = [None, None]  # the policy's, before and after the last verdict
         self._resumed = False  # the next step may go back
         self._ignored_until: int | None = None  # re-observed after a resume: seen already
         self._verdict = Verdict(0, "unknown", None, None, "continue", "Nothing observed yet.")
@@ -225,7 +226,9 @@ class Monitor:
         self._row.update(measured)
         event = self._analyzer.mark() != before
         if event or step >= self._next_evaluation or step == self._evaluated:
-            self._evaluate(step)
+            again = step == self._evaluated
+            self._verdict = self._judge.verdict(step, self._analyzer, again)
+            self._evaluated, self._next_evaluation = step, next_on_grid(step)
         self._plan()
         return self._verdict
 
@@ -284,45 +287,6 @@ class Monitor:
         self._accuracy_low, self._accuracy_high = (1.0, 0.0) if self._percent else quiet.accuracy
         self._room = 0 if self._resumed or self.catching_up else quiet.rows
 
-    def _evaluate(self, step: int) -> None:
-        again = step == self._evaluated  # judging one step twice starts from the same memory
-        if not again:
-            self._memory[0] = self._memory[1]
-        phases = self._analyzer.phases
-        signals = self._analyzer.signals(step, again)
-        evidence = Evidence(
-            step=step,
-            phase=phases.phase,
-            signals=signals,
-            history=self._analyzer.history,
-            settings=self.settings,
-            by_loss=phases.by_loss,
-            chance=phases.val.chance,
-        )
-        outlook = self._outlook(evidence)
-        facts = Facts(step, phases.phase, phases.by_loss, outlook)
-        choice, self._memory[1] = self.policy.decide(facts, self._memory[0])
-        self._evaluated, self._next_evaluation = step, next_on_grid(step)
-        self._verdict = Verdict(
-            step=step,
-            phase=phases.phase,
-            probability=outlook.probability,
-            eta=outlook.eta,
-            recommendation=choice,
-            reason=reason(evidence, outlook, choice),
-            signals=signals,
-        )
-
-    def _outlook(self, evidence: Evidence) -> Outlook:
-        if evidence.phase == "generalised":
-            t4 = evidence.signals["t4"]
-            return Outlook(1.0, (t4, t4, t4), "")
-        if evidence.phase == "diverged":
-            return Outlook(0.0, None, "")
-        if evidence.phase in ("ungrokked", "unknown") or evidence.step > self.settings.budget:
-            return Outlook(None, None, "")
-        return self.forecast.outlook(evidence)
-
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as plain JSON-able Python (at most 64 kB)."""
         self._absorb()
@@ -334,7 +298,7 @@ class Monitor:
             "row": {name: repr(value) for name, value in self._row.items()},
             "evaluated": self._evaluated,
             "next_evaluation": self._next_evaluation,
-            "memory": copy.deepcopy(self._memory),
+            "judge": self._judge.state_dict(),
             "verdict": self._verdict.as_dict(),
             "analyzer": self._analyzer.state_dict(),
         }
@@ -363,6 +327,7 @@ class Monitor:
         before = self._analyzer.state_dict()
         try:
             self._analyzer.load_state_dict(take(state, "analyzer"))
+            self._judge.load_state_dict(clock["judge"])
         except Exception:  # all or nothing
             self._analyzer.load_state_dict(before)
             self._plan()
@@ -372,7 +337,6 @@ class Monitor:
         self._row = row
         self._evaluated = clock["evaluated"]
         self._next_evaluation = clock["next_evaluation"]
-        self._memory = copy.deepcopy(clock["memory"])
         self._verdict = verdict
         self._resumed = True
         self._plan()

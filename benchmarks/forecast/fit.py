@@ -1,6 +1,6 @@
-"""Fits the forecast that comes with grokwatch.
+"""Fits a forecast on the corpus.
 
-    python -m benchmarks.forecast.fit          # minutes; writes grokwatch/forecast/default.json
+    python -m benchmarks.forecast.fit -o forecast.json          # minutes
 
 Fitted on the corpus's ``fit`` groups; the probability is calibrated and the kill threshold set on
 out-of-fold scores of ``fit`` and on ``calibrate``. The ``test`` groups are not read here.
@@ -30,7 +30,6 @@ from grokwatch.forecast.features import NAMES
 from grokwatch.forecast.learned import FORMAT, LearnedForecast
 from grokwatch.forecast.trees import MISSING, BoostedTrees
 
-DEFAULT = Path(__file__).resolve().parents[2] / "grokwatch" / "forecast" / "default.json"
 CACHE = Path(__file__).resolve().parent / "out"
 KINDS = ("mlp", "transformer", "cells", "extended")
 VARIANTS = (0, 1, 2)
@@ -144,7 +143,7 @@ def comparable(probability: Floats, rows: Table) -> list[list[float]]:
 def main() -> None:
     """Fit, calibrate, set the thresholds and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--out", type=Path, default=DEFAULT)
+    parser.add_argument("-o", "--out", type=Path, required=True)
     options = parser.parse_args()
     rows = table(cached_rows())
     rows = rows[rows.split != "test"]

@@ -18,6 +18,8 @@ from grokwatch.forecast.base import Evidence
 from grokwatch.history import FloatArray
 
 _FLOOR = 1e-12
+_LEARNT = 0.05  # a validation loss this far below its first value has generalised
+_NEVER = 30.0  # doublings of the step: as good as never
 _SLOPES = (
     "val_loss_slope",
     "val_margin_slope",
@@ -51,6 +53,7 @@ NAMES: tuple[str, ...] = (
     "grad_norm_off_peak",
     "grad_over_weight",
     *(f"{name}_{span}x" for name in _SLOPES for span in _SPANS),
+    *(f"{name}_doublings_{span}x" for name in ("loss", "margin", "accuracy") for span in (2, 4)),
     "val_loss_bend",
     "val_margin_bend",
     "val_accuracy_bend",
@@ -86,6 +89,7 @@ def features(evidence: Evidence) -> npt.NDArray[np.float64]:
         short, long = get(f"{name}_slope_2x"), get(f"{name}_slope_4x")
         if short is not None and long is not None:
             found[f"{name}_bend"] = short - long
+    _doublings(evidence, found)
     return _vector(found)
 
 
@@ -140,3 +144,23 @@ def _norms(evidence: Evidence, found: dict[str, float]) -> None:
         found["grad_norm_off_peak"] = math.log(gradients[-1] / gradients.max())
         if weights.size and weights[-1] > 0.0:
             found["grad_over_weight"] = math.log(gradients[-1] / weights[-1])
+
+
+def _doublings(evidence: Evidence, found: dict[str, float]) -> None:
+    """Doublings of the step until a straight line through the curve arrives; scale-free."""
+    togo: dict[str, tuple[str, float]] = {}
+    losses = evidence.history["val_loss"].points()[1]
+    if losses.size and losses.min() > 0.0:
+        togo["loss"] = ("val_loss", math.log(_LEARNT * losses[0] / losses[-1]))
+    if "val_margin" in found:
+        togo["margin"] = ("val_margin", -found["val_margin"])
+    if evidence.history["val_accuracy"].count:
+        accuracy = float(evidence.history["val_accuracy"].points()[1][-1])
+        togo["accuracy"] = ("val_accuracy", 0.95 - accuracy)
+    for name, (measured, distance) in togo.items():
+        for span in (2, 4):
+            slope = evidence.signals.get(f"{measured}_slope_{span}x")
+            if slope is not None:
+                arrives = distance / slope if distance * slope > 0.0 else _NEVER
+                there = distance <= 0.0 if name != "loss" else distance >= 0.0
+                found[f"{name}_doublings_{span}x"] = 0.0 if there else min(arrives, _NEVER)

@@ -56,15 +56,14 @@ class LearnedForecast:
         self._comparable: list[list[float]] = take(parameters, "comparable")
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> LearnedForecast:
-        """Read a forecast; None = the one that comes with grokwatch.
+    def load(cls, path: str | Path) -> LearnedForecast:
+        """Read a forecast that ``benchmarks/forecast/fit.py`` wrote; none comes with grokwatch yet.
 
         Raises:
             ValueError: the file is not a forecast; the message names it.
         """
-        path = Path(__file__).with_name("default.json") if path is None else Path(path)
         try:
-            return cls(json.loads(path.read_text(encoding="utf-8")))
+            return cls(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

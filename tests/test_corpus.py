@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("numba")
-
-from benchmarks.corpus import loop  # noqa: E402
-from benchmarks.corpus.encoding import LOGARITHMIC, decode, encode, to_arrays, write  # noqa: E402
-from benchmarks.corpus.labels import outcome  # noqa: E402
-from benchmarks.corpus.load import SHARDS, load  # noqa: E402
-from benchmarks.corpus.plan import group_key, random_unit, split_of, tagged  # noqa: E402
-from benchmarks.corpus.runs import PARITY, Trainer, execute  # noqa: E402
-from benchmarks.corpus.transformer_layout import transformer_sizes  # noqa: E402
+from benchmarks.corpus import loop
+from benchmarks.corpus.encoding import LOGARITHMIC, decode, encode, to_arrays, write
+from benchmarks.corpus.labels import outcome
+from benchmarks.corpus.load import SHARDS, load
+from benchmarks.corpus.plan import group_key, random_unit, split_of, tagged
+from benchmarks.corpus.runs import PARITY, Trainer, execute
+from benchmarks.corpus.transformer_layout import transformer_sizes
 
 BASE = {
     "architecture": "mlp", "operator": "+", "p": 7, "k": 0, "r": 0.6, "width": 12,

@@ -118,7 +118,9 @@ def test_a_validation_loss_that_rises_is_not_generalisation():
 
 
 def test_accuracy_beats_loss():
-    late = lambda s: 0.1 if s >= 1000 else None  # noqa: E731
+    def late(step):
+        return 0.1 if step >= 1000 else None
+
     phases = fed(Phases(), train_loss=after(300, 2.0, 0.01), val_loss=after(300, 2.0, 0.01))
     assert phases.phase == "generalised"
     phases = fed(

@@ -8,7 +8,6 @@ Each verdict before t4 is one row.
 from __future__ import annotations
 
 import os
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import grokwatch
 from benchmarks.corpus.load import Run
-from grokwatch import Monitor
-from grokwatch.forecast.base import Evidence, Outlook
+from grokwatch import Monitor, Verdict, replay
+from grokwatch.forecast.base import Evidence, Forecast, Outlook
 from grokwatch.forecast.features import NAMES, features
 from grokwatch.ingest import MEASUREMENTS
 
@@ -89,31 +89,23 @@ def hash_of(text: str) -> int:
     return int.from_bytes(text.encode()[-8:], "big") % 2**31
 
 
+def verdicts(run: Run, forecast: Forecast | None, variant: int) -> list[Verdict]:
+    """Every verdict of one replay, at most one a step."""
+    classes = run.meta.get("n_classes")
+    monitor = Monitor(
+        budget=max(1, int(run.meta["horizon"])),
+        chance=1.0 / classes if classes else None,
+        forecast=forecast,
+    )
+    monitor._analyzer.transition.refit = lambda: None  # costly, and no forecast looks at it
+    return replay(grokwatch.Run(thin(run, variant), name=run.meta["id"]), monitor).verdicts
+
+
 def replay_rows(job: tuple[Run, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Steps and features of every verdict of one replay."""
     run, variant = job
     recorder = _Recorder()
-    n_classes = run.meta.get("n_classes")
-    monitor = Monitor(
-        budget=max(1, int(run.meta["horizon"])),
-        chance=1.0 / n_classes if n_classes else None,
-        forecast=recorder,
-    )
-    monitor._analyzer.transition.refit = lambda: None  # costly, and no feature looks at it
-    columns = thin(run, variant)
-    at = {name: 0 for name in columns}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for step in np.unique(np.concatenate([steps for steps, _ in columns.values()])).tolist():
-            row = {}
-            for name, (steps, values) in columns.items():
-                here = at[name]
-                if here < len(steps) and steps[here] == step:
-                    row[name] = float(values[here])
-                    at[name] = here + 1
-            monitor.update(step, **row)
-            if monitor.verdict.phase == "generalised":
-                break
+    verdicts(run, recorder, variant)
     if not recorder.rows:
         return np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32)
     steps, x = zip(*recorder.rows, strict=True)

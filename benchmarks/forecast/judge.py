@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -23,9 +22,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.corpus.load import Run, load
-from benchmarks.forecast.dataset import thin
-from grokwatch import Monitor, Verdict
-from grokwatch.forecast.base import Forecast
+from benchmarks.forecast.dataset import verdicts
 from grokwatch.forecast.extrapolation import LogTimeExtrapolation
 from grokwatch.forecast.learned import LearnedForecast
 
@@ -36,30 +33,6 @@ TIMES: dict[str, Callable[[dict[str, Any]], float]] = {
     "5 t2": lambda meta: 5.0 * float(meta["t2"] or np.nan),
     "10 t2": lambda meta: 10.0 * float(meta["t2"] or np.nan),
 }
-
-
-def verdicts(run: Run, forecast: Forecast | None, variant: int) -> list[Verdict]:
-    """Every verdict of one replay, at most one a step."""
-    classes = run.meta.get("n_classes")
-    monitor = Monitor(
-        budget=max(1, int(run.meta["horizon"])),
-        chance=1.0 / classes if classes else None,
-        forecast=forecast,
-    )
-    monitor._analyzer.transition.refit = lambda: None  # costly, and no forecast looks at it
-    columns = {
-        name: dict(zip(*map(list, c), strict=True)) for name, c in thin(run, variant).items()
-    }
-    found: list[Verdict] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for step in sorted({int(s) for column in columns.values() for s in column}):
-            row = {name: float(c[step]) for name, c in columns.items() if step in c}
-            verdict = monitor.update(step, **row)
-            if not found or verdict is not found[-1]:
-                found[-1:] = [verdict] if found and found[-1].step == verdict.step else [
-                    *found[-1:], verdict]  # fmt: skip
-    return found
 
 
 def answers(run: Run, path: str | None, variant: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ BASE = {
     "weight_decay": 0.3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "warmup": 3,
     "init_scale": 1.0, "batch_size": 0, "seed": 3, "dtype": "float64", "horizon": 100,
     "to_horizon": True, "d_model": 8, "heads": 2, "layer_norm": 1,
+    "embedding_std": 1.0,
 }  # fmt: skip
 
 
@@ -37,6 +38,17 @@ def logits_mlp(trainer, theta, a, b, x):
     first = first.reshape(rows, width)
     pre = (x @ first if x.numel() else first[a] + first[b]) + bias
     return activation(trainer.config["activation"], pre) @ last.reshape(width, -1) + last_bias
+
+
+def logits_embedding_mlp(trainer, theta, a, b, x):
+    rows, width, classes, d = (int(trainer.shape[i]) for i in (1, 2, 3, 7))
+    table, matrix, bias, last = torch.split(
+        theta, [rows // 2 * d, 2 * d * width, width, width * classes]
+    )
+    pairs = torch.stack([a, b - rows // 2], 1)
+    combined = torch.nn.functional.embedding(pairs, table.reshape(-1, d)).flatten(1)
+    pre = combined @ matrix.reshape(2 * d, width) + bias
+    return activation(trainer.config["activation"], pre) @ last.reshape(width, classes)
 
 
 def logits_transformer(trainer, theta, a, b, x):
@@ -63,6 +75,13 @@ def logits_transformer(trainer, theta, a, b, x):
     return norm(middle + hidden @ down.reshape(width, d) + down_bias) @ head.reshape(d, -1)
 
 
+NETS = {
+    "mlp": logits_mlp,
+    "transformer": logits_transformer,
+    "embedding_mlp": logits_embedding_mlp,
+}
+
+
 def optimiser(config, parameter):
     common = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
     if config["optimiser"] == "sgd":
@@ -80,6 +99,11 @@ def optimiser(config, parameter):
         {"operator": PARITY, "p": 9, "k": 2, "r": 0.05, "dtype": "float32"},
         {"architecture": "transformer"},
         {"architecture": "transformer", "layer_norm": 0, "activation": "gelu", "dtype": "float32"},
+        {"architecture": "embedding_mlp"},
+        {"architecture": "embedding_mlp", "operator": "/", "activation": "gelu"},
+        {"architecture": "embedding_mlp", "activation": "quadratic", "optimiser": "adam"},
+        {"architecture": "embedding_mlp", "operator": "dihedral", "p": 4, "loss": "mse",
+         "optimiser": "sgd", "dtype": "float32"},
     ],
 )  # fmt: skip
 def test_training_agrees_with_torch(change):
@@ -90,7 +114,7 @@ def test_training_agrees_with_torch(change):
     steps = 12
     trainer.advance(steps)
     stepper = optimiser(config, theta)
-    net = logits_mlp if config["architecture"] == "mlp" else logits_transformer
+    net = NETS[config["architecture"]]
     losses = []
     for step in range(steps):
         stepper.param_groups[0]["lr"] = config["lr"] * min(1, (step + 1) / (config["warmup"] + 1))
@@ -113,11 +137,40 @@ def test_training_agrees_with_torch(change):
     assert last[loop.CORRECT] == int((logits.argmax(1) == y).sum())
 
 
+@pytest.mark.parametrize(("scale", "deviation"), [(1.0, 1.0), (2.5, 8**-0.5)])
+def test_nets_with_an_embedding_start_as_in_torch(scale, deviation):
+    config = BASE | {
+        "architecture": "embedding_mlp", "p": 53, "width": 128,
+        "init_scale": scale, "embedding_std": deviation,
+    }  # fmt: skip
+    trainer = Trainer(config)
+    table, hidden, last = np.split(trainer.state[0], [53 * 8, 53 * 8 + 17 * 128])
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(16, 128), torch.nn.Linear(128, 53, bias=False)
+    for ours, layer in zip((hidden, last), layers, strict=True):
+        theirs = torch.cat([part.detach().flatten() for part in layer.parameters()]).numpy()
+        assert len(ours) == len(theirs)
+        assert np.abs(ours).max() == pytest.approx(scale * np.abs(theirs).max(), rel=0.01)
+        assert ours.std() == pytest.approx(scale * theirs.std(), rel=0.05)
+        assert abs(ours.mean()) < 0.1 * scale * theirs.std()
+    # Five standard errors of a standard deviation from 424 normal numbers.
+    assert table.std() == pytest.approx(deviation, rel=5 / np.sqrt(2 * len(table)))
+    assert np.abs(table).max() > 2 * deviation
+
+
 def recorded(change):
     return execute(BASE | {"dtype": "float32", "horizon": 700} | change)
 
 
-@pytest.mark.parametrize("change", [{}, {"batch_size": 8}, {"architecture": "transformer"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"batch_size": 8},
+        {"architecture": "transformer"},
+        {"architecture": "embedding_mlp", "batch_size": 8},
+    ],
+)
 def test_a_run_repeats_bit_for_bit_and_survives_a_shard(change, tmp_path):
     records = [recorded(change | {"seed": seed}) for seed in (1, 2)]
     again = [recorded(change | {"seed": seed}) for seed in (1, 2)]
@@ -180,6 +233,8 @@ def test_a_touch_at_the_very_end_is_not_confirmed():
 def test_the_plan_is_a_function_of_kind_and_unit():
     assert random_unit("mlp", 9) == random_unit("mlp", 9)
     assert random_unit("mlp", 9) != random_unit("mlp", 10)
+    assert random_unit("deep", 9) == random_unit("deep", 9)
+    assert {config["architecture"] for config in random_unit("deep", 9)} == {"embedding_mlp"}
     assert split_of(group_key("+", 23, 0.5)) == split_of(group_key("+", 23, 0.51))
     shares = [split_of(f"group {i}") for i in range(2000)]
     assert 0.56 < shares.count("fit") / 2000 < 0.64

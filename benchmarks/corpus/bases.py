@@ -12,6 +12,7 @@ CONFIG_KEYS = (
     "architecture", "operator", "p", "k", "r", "width", "activation", "loss", "optimiser", "lr",
     "weight_decay", "beta1", "beta2", "eps", "warmup", "init_scale", "batch_size", "dtype",
     "seed", "horizon", "to_horizon", "d_model", "heads", "layer_norm",
+    "embedding_std",
 )  # fmt: skip
 _LARGEST_TRAINING_SET = 420
 _LARGEST_CELL = 340

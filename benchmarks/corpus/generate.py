@@ -25,7 +25,9 @@ from benchmarks.corpus.load import SHARDS  # noqa: E402
 from benchmarks.corpus.plan import random_unit, tagged  # noqa: E402
 from benchmarks.corpus.runs import execute  # noqa: E402
 
-DEFAULT_UNITS = {"mlp": 60, "transformer": 34, "cells": 32, "extended": 9, "ordinary": 10}
+DEFAULT_UNITS = {
+    "mlp": 60, "transformer": 45, "cells": 32, "extended": 9, "ordinary": 10, "deep": 26,
+}  # fmt: skip
 
 Record = dict[str, Any]
 Tick = Callable[[], None]

@@ -11,7 +11,7 @@ from numba import njit
 
 from benchmarks.corpus.heads import activate, deactivate, loss_head
 
-MLP, TRANSFORMER = 0, 1
+MLP, TRANSFORMER, EMBEDDING = 0, 1, 2
 # Places in the integer vector `shape` that describes a net to the compiled code.
 MODEL, ROWS, WIDTH, CLASSES, ACTIVATION, LOSS, DENSE, D_MODEL, HEADS, NORM = range(10)
 

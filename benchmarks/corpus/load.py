@@ -68,7 +68,7 @@ def load(folder: str | Path = SHARDS, kinds: Iterable[str] | None = None) -> lis
 
     Args:
         folder: Where the `.npz` shards are.
-        kinds: Only these of mlp, transformer, cells, extended, ordinary.
+        kinds: Only these of mlp, transformer, deep, cells, extended, ordinary.
 
     Returns:
         The runs.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from benchmarks.corpus.kernels import MLP, MODEL, mlp_backward, mlp_forward
+from benchmarks.corpus.embedding import embedding_backward, embedding_forward
+from benchmarks.corpus.kernels import EMBEDDING, MLP, MODEL, mlp_backward, mlp_forward
 from benchmarks.corpus.transformer import transformer_backward, transformer_forward
 
 ADAMW, ADAM, SGD = 0, 1, 2
@@ -24,6 +25,8 @@ def forward(shape, theta, work, bits, a, b, x, targets):  # type: ignore[no-unty
     """Loss, correct count and margin of whichever net `shape` describes."""
     if shape[MODEL] == MLP:
         return mlp_forward(shape, theta, work, bits, a, b, x, targets)
+    if shape[MODEL] == EMBEDDING:
+        return embedding_forward(shape, theta, work, bits, a, b, x, targets)
     return transformer_forward(shape, theta, work, bits, a, b, x, targets)
 
 
@@ -32,6 +35,8 @@ def backward(shape, theta, grad, work, a, b, x):  # type: ignore[no-untyped-def]
     """Gradient of whichever net `shape` describes."""
     if shape[MODEL] == MLP:
         mlp_backward(shape, theta, grad, work, a, b, x)
+    elif shape[MODEL] == EMBEDDING:
+        embedding_backward(shape, theta, grad, work, a, b, x)
     else:
         transformer_backward(shape, theta, grad, work, a, b, x)
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.corpus import loop
+from benchmarks.corpus.embedding import embedding_init, embedding_work
 from benchmarks.corpus.heads import CROSS_ENTROPY, GELU, MSE, QUADRATIC, RELU
-from benchmarks.corpus.kernels import MLP, TRANSFORMER, mlp_init, mlp_work
+from benchmarks.corpus.kernels import EMBEDDING, MLP, TRANSFORMER, mlp_init, mlp_work
 from benchmarks.corpus.labels import outcome
 from benchmarks.corpus.transformer_layout import (
     transformer_init,
@@ -27,6 +28,7 @@ EARLY_STEPS = 400
 ROWS_PER_DECADE = 82
 _CHUNK = 500
 _PARITY_VALIDATION = 400
+_MODELS = {"mlp": MLP, "transformer": TRANSFORMER, "embedding_mlp": EMBEDDING}
 _ACTIVATIONS = {"relu": RELU, "quadratic": QUADRATIC, "gelu": GELU}
 _LOSSES = {"cross_entropy": CROSS_ENTROPY, "mse": MSE}
 _OPTIMISERS = {"adamw": loop.ADAMW, "adam": loop.ADAM, "sgd": loop.SGD}
@@ -79,14 +81,14 @@ def describe(config: Config, rows: int, classes: int) -> NDArray[np.int64]:
     transformer = config["architecture"] == "transformer"
     return np.array(
         [
-            TRANSFORMER if transformer else MLP,
+            _MODELS[config["architecture"]],
             rows,
             config["width"],
             classes,
             _ACTIVATIONS[config["activation"]],
             _LOSSES[config["loss"]],
             config["operator"] == PARITY,
-            config["d_model"] if transformer else 0,
+            0 if config["architecture"] == "mlp" else config["d_model"],
             config["heads"] if transformer else 0,
             config["layer_norm"] if transformer else 0,
         ],
@@ -116,6 +118,10 @@ class Trainer:
         scale = float(config["init_scale"])
         if config["architecture"] == "transformer":
             theta, size = transformer_init(self.shape, scale, self.rng), transformer_work
+        elif config["architecture"] == "embedding_mlp":
+            deviation = float(config["embedding_std"])
+            theta = embedding_init(self.shape, scale, deviation, self.rng)
+            size = embedding_work
         else:
             theta, size = mlp_init(self.shape, scale, self.rng), mlp_work
         self.state = np.zeros((4, theta.size), kind)

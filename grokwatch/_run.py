@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grokwatch.ingest import MEASUREMENTS
+from grokwatch._bulk import Rows, order
 
 #: Settings a record may carry; what `Monitor` takes under the same names.
 SETTINGS = (
@@ -41,6 +41,8 @@ class Run:
             far as known.
         name: for titles.
         notes: anything else worth keeping (seed, task, ...).
+        source: where it was read from: ``format``; ``names``, measurement -> the file's own name
+            where it differs; ``basis``, sentences on what the numbers are and are not.
 
     Raises:
         RecordError: steps that do not ascend, shapes that do not fit, unknown settings.
@@ -54,6 +56,7 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
     name: str = "run"
     notes: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked = {}
@@ -84,24 +87,12 @@ class Run:
 
     def rows(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Step and all that was measured at it, in step order, as Monitor.update takes it."""
-        order = column_order(self.columns)
-        lists = [(n, self.columns[n][0].tolist(), self.columns[n][1].tolist()) for n in order]
-        steps = np.unique(np.concatenate([self.columns[n][0] for n in order] or [np.empty(0, int)]))
-        at = [0] * len(lists)
-        for step in steps.tolist():
-            row = {}
-            for index, (name, own_steps, values) in enumerate(lists):
-                here = at[index]
-                if here < len(own_steps) and own_steps[here] == step:
-                    row[name] = values[here]
-                    at[index] = here + 1
-            yield step, row
+        return Rows(self.columns).all()
 
 
 def column_order(columns: Mapping[str, object]) -> list[str]:
     """The names of the columns: what grokwatch knows in its own order, then the others."""
-    known = [name for name in MEASUREMENTS if name in columns]
-    return known + sorted(set(columns) - set(known))
+    return sorted(columns, key=order)
 
 
 class RunBuilder:

@@ -7,7 +7,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from grokwatch.history import History
+import numpy as np
+import numpy.typing as npt
+
+from grokwatch.history import FloatArray, History, Steps, Values
+from grokwatch.ingest import FLOAT32_MAX, MEASUREMENTS
 from grokwatch.signals.base import Signal
 from grokwatch.signals.phase import Phases
 from grokwatch.signals.slingshot import Slingshot
@@ -77,7 +81,7 @@ class Analyzer:
                 except Exception as error:  # somebody else's code: told once, then left out
                     self._switch_off(own.name, error)
 
-    def extend_loss(self, steps: Sequence[int], losses: Sequence[float]) -> None:
+    def extend_loss(self, steps: Steps, losses: Values) -> None:
         """Take training losses that lay in the quiet range."""
         self.history.extend("train_loss", steps, losses)
         self.spectral.extend(steps, losses)
@@ -106,6 +110,39 @@ class Analyzer:
         ):
             rows = 0
         return Quiet(loss, self.phases.quiet_accuracy, rows)
+
+    def quiet_columns(self) -> dict[str, tuple[float, float]]:
+        """Measurement -> closed range that cannot change any verdict; {} = every row is wanted.
+
+        The loss must also start no spike: see :meth:`Slingshot.calm_for`.
+        """
+        phases = self.phases
+        if self.slingshot.busy or self.slingshot.armed_after != phases.t2:
+            return {}
+        low, high = phases.quiet
+        anything, size = (-FLOAT32_MAX, FLOAT32_MAX), (0.0, FLOAT32_MAX)
+        ranges = {name: size for name, kind in MEASUREMENTS.items() if kind == "norm"}
+        ranges["train_loss"] = (low if self.slingshot.off else max(low, 0.0), high)
+        ranges["train_accuracy"] = phases.quiet_accuracy
+        ranges["val_loss"] = phases.quiet_val_loss
+        ranges["val_accuracy"] = phases.quiet_val_accuracy
+        ranges["val_margin"] = anything
+        if phases.told_chance:
+            ranges["chance"] = (0.0, 1.0)
+        return ranges
+
+    def extend_quiet(self, name: str, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
+        """Take measurements that lay in the quiet range, as if one by one."""
+        if name == "train_loss":
+            self.extend_loss(steps, values)
+            return
+        self.history.extend(name, steps, values)
+        if name == "train_accuracy":
+            self.transition.extend_train(steps, values)
+        elif name == "val_accuracy":
+            self.transition.extend_val(steps, values)
+        elif name in self.slingshot.inputs:
+            self.slingshot.extend_companion(name, steps, values)
 
     def signals(self, step: int, again: bool = False) -> dict[str, float]:
         """Everything known and finite at ``step``; fits the S-shape once a jump has begun.

@@ -1,25 +1,24 @@
-"""The command line: ``grokwatch demo``, ``grokwatch replay RUN``.
+"""The command line: ``grokwatch demo | replay RUN | watch PATH | compare RUN... | fit RUN...``.
 
 Exit status: 0 fine, 2 bad input (one line on standard error), 3 stopping is recommended.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from grokwatch._cli_common import BadInputError, safe
+from grokwatch._cli_compare import compare_command
+from grokwatch._cli_fit import fit_command
+from grokwatch._cli_replay import replay_command
+from grokwatch._cli_watch import watch_command
 from grokwatch._version import __version__
-from grokwatch.news import headline
-from grokwatch.replay import Replay, replay
-from grokwatch.verdict import STOPS, check_stop_on
 
 app = typer.Typer(
     name="grokwatch",
@@ -28,10 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class BadInputError(Exception):
-    """Something the user gave cannot be used; the message says what."""
 
 
 def _version(wanted: bool) -> None:
@@ -64,69 +59,25 @@ def demo(
     raise typer.Exit(run_demo(seed=seed, device=device, out=out, stop=not no_stop))
 
 
-@app.command("replay")
-def replay_command(
-    run: Annotated[Path, typer.Argument(help="A .jsonl or .csv record, or a log folder.")],
-    budget: Annotated[int | None, typer.Option(help="Steps the run may take.")] = None,
-    chance: Annotated[float | None, typer.Option(help="Accuracy of guessing, 0..1.")] = None,
-    accuracy_unit: Annotated[str, typer.Option(help="fraction (0..1) or percent.")] = "fraction",
-    stop_on: Annotated[
-        str, typer.Option(help="Recommendations that give exit status 3, comma-separated.")
-    ] = ",".join(STOPS),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-) -> None:
-    """Judge a recorded run as if it were live.
-
-    Example:  grokwatch replay runs/mod97 --budget 50000
-    """
-    settings: dict[str, Any] = {"accuracy_unit": accuracy_unit}
-    if budget is not None:
-        settings["budget"] = budget
-    if chance is not None:
-        settings["chance"] = chance
-    try:
-        counts = check_stop_on([name.strip() for name in stop_on.split(",") if name.strip()])
-        result = replay(run, **settings)
-    except (TypeError, ValueError) as error:
-        raise BadInputError(str(error)) from error
-    if as_json:
-        for verdict in result.changes():
-            typer.echo(json.dumps({"type": "change", **verdict.as_dict()}, allow_nan=False))
-        typer.echo(json.dumps({"type": "final", **result.final.as_dict()}, allow_nan=False))
-    else:
-        _print_timeline(result)
-    raise typer.Exit(3 if result.final.recommendation in counts else 0)
-
-
-def _print_timeline(result: Replay) -> None:
-    console = Console()
-    table = Table(title=escape(result.run.name), title_justify="left", box=None, pad_edge=False)
-    for heading, justify in (("step", "right"), ("phase", "left"), ("P", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    table.add_column("expected", justify="right")
-    table.add_column("what changed")
-    before = None
-    for verdict in result.changes():
-        probability = "" if verdict.probability is None else f"{verdict.probability:.2f}"
-        expected = "" if verdict.eta is None else f"{verdict.eta[1]:,.0f}"
-        news = headline(before, verdict) or ""
-        table.add_row(f"{verdict.step:,}", verdict.phase, probability, expected, escape(news))
-        before = verdict
-    console.print(table)
-    final = result.final
-    console.print(f"\nat step {final.step:,}: [bold]{final.recommendation}[/bold]", highlight=False)
-    console.print(final.reason, highlight=False, markup=False)
+# One file a command; `report` goes here too.
+app.command("replay")(replay_command)
+app.command("watch")(watch_command)
+app.command("compare")(compare_command)
+app.command("fit")(fit_command)
 
 
 def main() -> NoReturn:
     """Run the command line; bad input is one line on standard error and exit status 2."""
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(f"grokwatch: {message}", file=sys.stderr)
+        print(f"grokwatch: {safe(message)}", file=sys.stderr)
 
     warnings.showwarning = tell
     try:
         status = app(standalone_mode=False)
+    except BrokenPipeError:  # `| head`: nobody wants the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except (BadInputError, OSError) as error:
         status = _refuse(str(error))
     except typer.Abort:
@@ -140,5 +91,5 @@ def main() -> NoReturn:
 
 
 def _refuse(message: str) -> int:
-    print(f"grokwatch: {message}", file=sys.stderr)
+    print(f"grokwatch: {safe(message)}", file=sys.stderr)
     return 2

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from grokwatch.state import decode, encode, take
 
 FloatArray = npt.NDArray[np.float64]
+Steps = Sequence[int] | npt.NDArray[np.int64]
+Values = Sequence[float] | FloatArray
 
 
 def log_grid(per_decade: int = 25, decades: int = 15) -> tuple[int, ...]:
@@ -51,7 +53,17 @@ class LogBins:
     (array([10., 11., 12.]), array([20., 22., 24.]))
     """
 
-    __slots__ = ("_count", "_edge", "_step_sum", "_steps", "_sum", "_values", "count", "last")
+    __slots__ = (
+        "_count",
+        "_edge",
+        "_points",
+        "_step_sum",
+        "_steps",
+        "_sum",
+        "_values",
+        "count",
+        "last",
+    )
 
     def __init__(self) -> None:
         self._steps = array("d")
@@ -60,6 +72,7 @@ class LogBins:
         self._count = 0
         self._step_sum = 0
         self._sum = 0.0
+        self._points: tuple[FloatArray, FloatArray] | None = None
         self.count = 0  # finite measurements so far
         self.last: tuple[int, float] | None = None
 
@@ -67,8 +80,12 @@ class LogBins:
         """Take one measurement; steps never fall."""
         self.extend((step,), (value,))
 
-    def extend(self, steps: Sequence[int], values: Sequence[float]) -> None:
-        """Take several measurements, as if one by one."""
+    def extend(self, steps: Steps, values: Values) -> None:
+        """Take several measurements, as if one by one; arrays are taken at once."""
+        self._points = None
+        if isinstance(values, np.ndarray):
+            self._extend_arrays(np.asarray(steps, dtype=np.int64), values.astype(np.float64))
+            return
         edge, count, step_sum, total = self._edge, self._count, self._step_sum, self._sum
         kept = 0
         for step, value in zip(steps, values, strict=True):
@@ -88,13 +105,41 @@ class LogBins:
         self._edge, self._count, self._step_sum, self._sum = edge, count, step_sum, total
         self.count += kept
 
+    def _extend_arrays(self, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
+        finite = np.isfinite(values)
+        if not finite.all():
+            steps, values = steps[finite], values[finite]
+        at = 0
+        while at < len(steps):
+            first = int(steps[at])
+            if first >= self._edge:
+                if self._count:
+                    self._steps.append(self._step_sum / self._count)
+                    self._values.append(self._sum / self._count)
+                self._edge = next_on_grid(first)
+                self._count, self._step_sum, self._sum = 0, 0, 0.0
+            stop = max(int(np.searchsorted(steps, self._edge)), at + 1)
+            # cumsum adds in the order of arrival; sum would add pairwise.
+            self._sum = float(np.cumsum(np.append(self._sum, values[at:stop]))[-1])
+            self._step_sum += first * (stop - at) + int((steps[at:stop] - first).sum())
+            self._count += stop - at
+            at = stop
+        if at:
+            self.count += at
+            self.last = (int(steps[-1]), float(values[-1]))
+
     def points(self) -> tuple[FloatArray, FloatArray]:
         """Mean step and mean value of every bin, the open one included; each of shape (n,)."""
-        steps, values = np.array(self._steps), np.array(self._values)
-        if self._count:
-            steps = np.append(steps, self._step_sum / self._count)
-            values = np.append(values, self._sum / self._count)
-        return steps, values
+        if self._points is None:
+            n = len(self._steps)
+            steps, values = np.empty(n + (self._count > 0)), np.empty(n + (self._count > 0))
+            steps[:n], values[:n] = self._steps, self._values
+            if self._count:
+                steps[n] = self._step_sum / self._count
+                values[n] = self._sum / self._count
+            steps.flags.writeable = values.flags.writeable = False  # asked for again and again
+            self._points = (steps, values)
+        return self._points
 
     def state_dict(self) -> dict[str, object]:
         """Plain, JSON-able state."""
@@ -111,6 +156,7 @@ class LogBins:
         self._steps = array("d", decode(take(state, "steps")))
         self._values = array("d", decode(take(state, "values")))
         self._edge, self._count, self._step_sum, self._sum = take(state, "open")
+        self._points = None
         self.count = take(state, "count")
         last = take(state, "last")
         self.last = None if last is None else (last[0], last[1])
@@ -148,7 +194,7 @@ class Window:
         """Values, oldest first, as float64."""
         return self._values[max(0, self._end - self.size) : self._end].astype(np.float64)
 
-    def extend(self, steps: Sequence[int], values: Sequence[float]) -> None:
+    def extend(self, steps: Steps, values: Values) -> None:
         """Append measurements; the oldest fall out."""
         steps, values = steps[-self.size :], values[-self.size :]
         n = len(steps)
@@ -185,7 +231,7 @@ class History:
         """The bins of a measurement, empty if it never arrived."""
         return self.bins.get(name) or LogBins()
 
-    def extend(self, name: str, steps: Sequence[int], values: Sequence[float]) -> None:
+    def extend(self, name: str, steps: Steps, values: Values) -> None:
         """Take measurements of one kind, in step order."""
         if name not in self.bins:
             self.bins[name] = LogBins()

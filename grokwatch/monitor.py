@@ -7,9 +7,12 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy.typing as npt
+
+from grokwatch._bulk import Rows, extend, order
 from grokwatch.analyzer import Analyzer
-from grokwatch.forecast.base import Forecast, Settings
-from grokwatch.forecast.extrapolation import LogTimeExtrapolation
+from grokwatch.forecast.base import Forecaster, Settings
+from grokwatch.forecast.learned import shipped
 from grokwatch.history import next_on_grid
 from grokwatch.ingest import MEASUREMENTS, check_measurement, check_step
 from grokwatch.judge import Judge
@@ -33,7 +36,7 @@ class Monitor:
         learning_rate: as set at the start, if known; used only as a prior.
         weight_decay: likewise.
         train_fraction: share of all data that is trained on, 0..1, if known; likewise.
-        forecast: what judges a run that has not generalised; None = log-time extrapolation.
+        forecast: what judges a run that has not generalised; None = the one that comes along.
         max_kill_rate: share of the runs that would have generalised which ``stop_unpromising``
             may cost.
         memorised_at: training accuracy that counts as memorised.
@@ -64,7 +67,7 @@ class Monitor:
         learning_rate: float | None = None,
         weight_decay: float | None = None,
         train_fraction: float | None = None,
-        forecast: Forecast | None = None,
+        forecast: Forecaster | None = None,
         max_kill_rate: float = 0.02,
         memorised_at: float = 0.99,
         generalised_at: float = 0.95,
@@ -78,7 +81,7 @@ class Monitor:
         check_settings(self.settings, memorised_at, generalised_at, accuracy_unit)
         self._judge = Judge(
             self.settings,
-            forecast or LogTimeExtrapolation(generalised_at),
+            shipped() if forecast is None else forecast,
             policy or Confirmed(StandardPolicy()),
         )
         self._percent = accuracy_unit == "percent"
@@ -112,6 +115,11 @@ class Monitor:
     def extra_inputs(self) -> frozenset[str]:
         """Measurements beyond the known ones that this monitor's signals ask for."""
         return frozenset(self._analyzer.extra_inputs - MEASUREMENTS.keys())
+
+    @property
+    def own_inputs(self) -> frozenset[str]:
+        """Everything that this monitor's own signals ask for."""
+        return frozenset(self._analyzer.extra_inputs)
 
     @property
     def catching_up(self) -> bool:
@@ -201,10 +209,28 @@ class Monitor:
         }
         return self._update(step, arrived)
 
+    def extend(self, columns: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]) -> list[Verdict]:
+        """Take many measurements at once: what :meth:`update` row by row would do, but faster.
+
+        Args:
+            columns: measurement -> (steps, values), each of shape (n,), steps ascending.
+
+        Returns:
+            The verdicts formed, in step order, the last one of each step.
+
+        Raises:
+            TypeError, ValueError: as :meth:`update`; what came before the step named is taken.
+
+        >>> monitor = Monitor(budget=100)
+        >>> [v.step for v in monitor.extend({"train_loss": ([1, 2, 3, 99], [4, 3, 2, 1])})]
+        [1, 2, 3, 99]
+        """
+        return extend(self, columns)
+
     def _update(self, step: int, arrived: Mapping[str, float | None]) -> Verdict:
         step = check_step(step)
         measured: dict[str, float] = {}
-        for name in sorted(arrived, key=_order):
+        for name in sorted(arrived, key=order):
             value = arrived[name]
             if value is None:
                 continue
@@ -280,6 +306,34 @@ class Monitor:
                 self._row["train_accuracy"] = accuracies[-1]
             del self._accuracy_steps[:], self._accuracies[:]
 
+    def _take_quiet(self, rows: Rows, start: int, most: int) -> int:
+        """Take rows from ``start`` on as long as none can change any verdict; how many."""
+        self._absorb()
+        ranges = self._analyzer.quiet_columns()
+        resumed = self._resumed or self.catching_up
+        if resumed or not ranges or rows.step(start) <= self._last_step:
+            return 0
+        stop = rows.quiet(start, start + most, self._next_evaluation, ranges, self._percent)
+        if stop > start and "train_loss" in rows.columns:
+            steps, losses = rows.part("train_loss", start, stop)
+            calm = self._analyzer.slingshot.calm_for(losses)
+            if calm < len(losses):
+                stop = rows.at(int(steps[calm]))
+        if stop <= start:
+            return 0
+        for name in rows.columns:
+            steps, values = rows.part(name, start, stop, self._percent)
+            if len(steps):
+                self._analyzer.extend_quiet(name, steps, values)
+        self._last_step = rows.step(stop - 1)
+        self._row = {}
+        for name in rows.columns:
+            steps, values = rows.part(name, stop - 1, stop, self._percent)
+            if len(steps):
+                self._row[name] = float(values[0])
+        self._plan()
+        return stop - start
+
     def _plan(self) -> None:
         """Set the range of losses and accuracies that the hot path may put by."""
         quiet = self._analyzer.quiet()
@@ -348,11 +402,3 @@ class Monitor:
             "memorised_at": phases.memorised_at,
             "generalised_at": phases.generalised_at,
         }
-
-
-_ORDER = {name: index for index, name in enumerate(MEASUREMENTS)}
-
-
-def _order(name: str) -> tuple[int, str]:
-    """One row is processed in one order, however it was handed over."""
-    return (_ORDER.get(name, len(_ORDER)), name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grokwatch._readers.tidy import brief
 from grokwatch.ingest import MEASUREMENTS
 from grokwatch.monitor import Monitor
 from grokwatch.news import changed
@@ -40,12 +41,19 @@ class Replay:
         return kept
 
 
-def replay(run: Run | str | Path, monitor: Monitor | None = None, **settings: Any) -> Replay:
+def replay(
+    run: Run | str | Path,
+    monitor: Monitor | None = None,
+    *,
+    source: str | None = None,
+    **settings: Any,
+) -> Replay:
     """Feed a recorded run through a monitor.
 
     Args:
-        run: a run, or the path of a ``.jsonl`` or ``.csv`` record.
+        run: a run, or the path of anything :func:`grokwatch.records.read_run` reads.
         monitor: a fresh monitor to use; None = one made from the run's own settings.
+        source: where the run comes from, for messages; None = the path, or the run's name.
         **settings: of :class:`Monitor`; they override the run's own. Without any budget the last
             recorded step is taken, with a warning.
 
@@ -60,9 +68,9 @@ def replay(run: Run | str | Path, monitor: Monitor | None = None, **settings: An
     if monitor is not None and settings:
         raise TypeError(f"settings {sorted(settings)} do not reach a monitor that is given.")
     if isinstance(run, Run):
-        where = run.name
+        where = source or run.name
     else:
-        where, run = str(run), read_run(run)
+        where, run = source or str(run), read_run(run)
     if run.last_step < 0:
         raise RecordError(f"{where}: the record holds no observations.")
     if monitor is None:
@@ -77,18 +85,13 @@ def replay(run: Run | str | Path, monitor: Monitor | None = None, **settings: An
             )
         monitor = Monitor(**settings)
     known = {*MEASUREMENTS, *monitor.extra_inputs}
-    unknown = sorted(set(run.columns) - known)
-    verdicts: list[Verdict] = []
-    for step, row in run.rows():
-        for name in unknown:
-            row.pop(name, None)
-        try:
-            verdict = monitor.update(step, **row)
-        except (TypeError, ValueError) as error:
-            raise RecordError(f"{where}, step {step}: {error}") from error
-        if not verdicts or verdict is not verdicts[-1]:
-            if verdicts and verdicts[-1].step == verdict.step:
-                verdicts[-1] = verdict
-            else:
-                verdicts.append(verdict)
-    return Replay(run, verdicts)
+    columns = {name: column for name, column in run.columns.items() if name in known}
+    if not any(steps.size for steps, _ in columns.values()):
+        raise RecordError(
+            f"{where}: none of its columns is a measurement grokwatch knows: {brief(run.columns)}. "
+            f"Name them: --map val_loss=COLUMN."
+        )
+    try:
+        return Replay(run, monitor.extend(columns) or [monitor.verdict])
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{where}, {error}") from error

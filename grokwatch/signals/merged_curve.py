@@ -106,8 +106,7 @@ class MergedCurve:
             size = self._stride
             whole = min((len(x) - at) // size, self._capacity - len(self), self._until_wider())
             if self._pending or not whole:
-                self.add(float(x[at]), float(y[at]))
-                at += 1
+                at = self._add_some(x, y, at)
                 continue
             # cumsum adds in the order of arrival, as add does; sum would add pairwise.
             block = slice(at, at + whole * size)
@@ -116,6 +115,17 @@ class MergedCurve:
             self._counts.extend([size] * whole)
             at += whole * size
             self._grown(whole * size)
+
+    def _add_some(self, x: FloatArray, y: FloatArray, at: int) -> int:
+        """Take measurements from ``at`` on into the point begun; where the next begins."""
+        stop = min(at + max(1, self._stride - self._pending), len(x))
+        last = stop - 1  # goes by `add`, which knows when a point is full
+        if last > at:
+            self._step_sum = float(np.cumsum(np.append(self._step_sum, x[at:last]))[-1])
+            self._value_sum = float(np.cumsum(np.append(self._value_sum, y[at:last]))[-1])
+            self._pending += last - at
+        self.add(float(x[last]), float(y[last]))
+        return stop
 
     def points(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Mean steps, mean values and counts, each (n,), ascending in step; all measurements."""

@@ -179,7 +179,44 @@ class Phases:
         wanted = self.memorised_at
         if side.left is None:
             wanted = min(wanted, side.leaves_at(side.chance or 0.0))
-        return (0.0, float(np.nextafter(np.float32(wanted), np.float32(-1.0))))
+        return (0.0, _below(wanted))
+
+    @property
+    def quiet_val_loss(self) -> tuple[float, float]:
+        """Validation losses in this closed range change nothing here."""
+        side = self.val
+        if side.first_loss is None or (side.by_loss and self.t4 is not None):
+            return _EVERYTHING
+        low = -FLOAT32_MAX
+        if side.by_loss and side.first_loss > 0.0:
+            if side.done.pending or side.first_loss < _TINY:
+                return _EVERYTHING
+            wanted = _LEAVES_CHANCE if side.left is None else _BY_LOSS_DONE
+            low = float32(side.first_loss * (1.0 - wanted) * 1.001)
+        return (low, FLOAT32_MAX)
+
+    @property
+    def quiet_val_accuracy(self) -> tuple[float, float]:
+        """Validation accuracies in this closed range change nothing here."""
+        side, swing = self.val, self._swing
+        about_to_be_told = side.chance_is_guess and self._told_chance is not None
+        if side.by_loss or side.done.pending or about_to_be_told:
+            return _EVERYTHING
+        low, high = 0.0, 1.0
+        if side.left is None:
+            high = _below(side.leaves_at(side.chance or 0.0))
+        if self.t4 is None:
+            return (low, min(high, _below(side.done.level)))
+        if swing is None or swing.pending:
+            return _EVERYTHING
+        if swing.above:
+            return (low, min(high, _below(swing.level)))
+        return (swing.level, high)
+
+    @property
+    def told_chance(self) -> bool:
+        """Whether the accuracy of guessing has been measured; later measurements do not count."""
+        return self._told_chance is not None
 
     @property
     def _exploded_at(self) -> float:
@@ -295,3 +332,8 @@ class Phases:
         self._bad_rows = take(state, "bad_rows")
         self.diverged = take(state, "diverged")
         self.nonfinite = take(state, "nonfinite")
+
+
+def _below(level: float) -> float:
+    """The float32 just below."""
+    return float(np.nextafter(np.float32(level), np.float32(-1.0)))

@@ -12,12 +12,11 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from grokwatch.history import Window
+from grokwatch.history import FloatArray, Steps, Values, Window
 from grokwatch.ingest import FLOAT32_MAX, float32
 from grokwatch.state import take
 
@@ -25,6 +24,8 @@ _FLOOR = 1e-12
 # A float32 cross-entropy comes in quanta of 1.2e-7 an example; a mean below that is rounding noise.
 _QUANTUM = 2.0**-23
 _BLOCK = 32  # losses between two refreshes of the baseline
+_GROUP = 8  # blocks looked at together when many losses come at once
+_MARGIN = 1e-6  # decades; more than rounding a threshold to float32 can matter
 _MAD_TO_SIGMA = 1.4826
 _WITNESSES = 16  # companions measured before a spike that those during it are held against
 
@@ -120,18 +121,55 @@ class Slingshot:
         elif value - value == 0.0 and not self.off:
             self._add(step, value)
 
-    def extend_calm(self, steps: Sequence[int], losses: Sequence[float]) -> None:
+    def extend_calm(self, steps: Steps, losses: Values) -> None:
         """Take losses known to be finite, >= 0 and at most ``threshold``, none under a spike."""
         if self.off:
             return
-        start = 0
-        while start < len(losses):
-            stop = min(len(losses), start + self.until_refresh)
-            self._calm.extend(steps[start:stop], losses[start:stop])
-            self._seen += stop - start
-            start = stop
-            if self._seen % _BLOCK == 0:
-                self._refresh()
+        n = len(losses)
+        whole = n - (self._seen + n) % _BLOCK  # of several refreshes only the last one stays
+        if whole > 0:
+            self._calm.extend(steps[:whole], losses[:whole])
+            self._seen += whole
+            self._refresh()
+        start = max(whole, 0)
+        self._calm.extend(steps[start:], losses[start:])
+        self._seen += n - start
+
+    def extend_companion(self, name: str, steps: Steps, values: Values) -> None:
+        """Take several values of one companion, finite, while no spike is under way."""
+        recent = self._others[name]
+        keep = recent.maxlen or 0
+        for step, value in zip(steps[-keep:], values[-keep:], strict=True):
+            recent.append((int(step), float(value)))
+
+    def calm_for(self, losses: FloatArray) -> int:
+        """How many of the losses to come, from the first on, start no spike; changes nothing.
+
+        Args:
+            losses: float32 values >= 0, shape (n,), while no spike is under way.
+        """
+        head, n = self.until_refresh, len(losses)
+        over = np.flatnonzero(losses[:head] > self.threshold)
+        if over.size:
+            return int(over[0])
+        if n <= head or self.off or self._armed_after is None:
+            return n
+        before = len(self._calm)
+        levels = np.log10(np.maximum(np.concatenate([self._calm.values, losses]), _FLOOR))
+        for start in range(head, n, _BLOCK * _GROUP):
+            stop = min(n, start + _BLOCK * _GROUP)
+            near = levels[max(0, before + start - self._calm.size) : before + stop]
+            # No median lies below the lowest level, so the threshold cannot either.
+            lowest = max(float(near.min()), math.log10(_QUANTUM))
+            if float(near.max()) <= lowest + self.min_decades - _MARGIN:
+                continue
+            for at in range(start, stop, _BLOCK):
+                past = levels[max(0, before + at - self._calm.size) : before + at]
+                threshold = self._threshold(self._levels(past)[1])
+                over = np.flatnonzero(losses[at : min(at + _BLOCK, n)] > threshold)
+                if over.size:
+                    return at + int(over[0])
+        return n
 
     def _add(self, step: int, loss: float) -> None:
         spike = self._open
@@ -193,17 +231,27 @@ class Slingshot:
                     _witness(spike, name, value)
 
     def _refresh(self) -> None:
-        levels = np.sort(np.log10(np.maximum(self._calm.values, _FLOOR)))
-        self._baseline = float(levels[len(levels) // 2])
-        spread = float(np.sort(np.abs(levels - self._baseline))[len(levels) // 2])
-        rise = max(self.min_decades, self.deviations * _MAD_TO_SIGMA * spread)
-        self._onset_level = max(self._baseline, math.log10(_QUANTUM)) + rise
+        levels = np.log10(np.maximum(self._calm.values, _FLOOR))
+        self._baseline, self._onset_level = self._levels(levels)
         self._set_threshold()
+
+    def _levels(self, levels: FloatArray) -> tuple[float, float]:
+        """Baseline and onset level for calm levels (log10 loss)."""
+        middle = len(levels) // 2
+        levels = np.sort(levels)
+        baseline = float(levels[middle])
+        spread = float(np.sort(np.abs(levels - baseline))[middle])
+        rise = max(self.min_decades, self.deviations * _MAD_TO_SIGMA * spread)
+        return baseline, max(baseline, math.log10(_QUANTUM)) + rise
 
     def _set_threshold(self) -> None:
         self.threshold = FLOAT32_MAX
-        if self._armed_after is not None and not self.off and self._onset_level < 38.0:
-            self.threshold = float32(10.0**self._onset_level)
+        if self._armed_after is not None and not self.off:
+            self.threshold = self._threshold(self._onset_level)
+
+    @staticmethod
+    def _threshold(onset_level: float) -> float:
+        return float32(10.0**onset_level) if onset_level < 38.0 else FLOAT32_MAX
 
     def values(self) -> dict[str, float]:
         """``spikes`` and, after the first, ``spike_step``, ``spike_amplitude`` (decades), width.

@@ -8,14 +8,13 @@ the default because the paper's own Figure 6 has the scale of ``var(L[:400])``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from grokwatch.history import FloatArray, Window
+from grokwatch.history import FloatArray, Steps, Values, Window
 from grokwatch.state import take
 
 Detrend = Literal["mean", "linear", "highpass"]
@@ -162,11 +161,16 @@ class Spectral:
         """Take one training loss; NaN and inf are left out."""
         self.extend((step,), (value,))
 
-    def extend(self, steps: Sequence[int], values: Sequence[float]) -> None:
+    def extend(self, steps: Steps, values: Values) -> None:
         """Take several, as if one by one."""
-        kept = [(s, v) for s, v in zip(steps, values, strict=True) if v - v == 0.0]
-        if len(kept) < len(values):
-            steps, values = [s for s, _ in kept], [v for _, v in kept]
+        if isinstance(values, np.ndarray):
+            kept = np.isfinite(values)
+            if not kept.all():
+                steps, values = np.asarray(steps)[kept], values[kept]
+        else:
+            known = [(s, v) for s, v in zip(steps, values, strict=True) if v - v == 0.0]
+            if len(known) < len(values):
+                steps, values = [s for s, _ in known], [v for _, v in known]
         room = self._window.size - self._seen
         if 0 < room <= len(values):  # the first window fills up inside this batch
             self._window.extend(steps[:room], values[:room])

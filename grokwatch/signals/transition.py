@@ -89,6 +89,14 @@ class Transition:
         """Take several training accuracies, bit for bit as if one by one."""
         self._train.extend(steps, accuracies)
 
+    def extend_val(
+        self,
+        steps: Sequence[int] | npt.NDArray[Any],
+        accuracies: Sequence[float] | npt.NDArray[Any],
+    ) -> None:
+        """Take several validation accuracies, bit for bit as if one by one."""
+        self._val.extend(steps, accuracies)
+
     @property
     def begun(self) -> bool:
         """Whether validation accuracy stands visibly (0.1, and beyond noise) above an earlier low.

@@ -36,9 +36,7 @@ def slope(steps: FloatArray, values: FloatArray) -> float:
     >>> slope(np.array([0., 1., 3., 7.]), np.array([5., 4., 3., 2.]))
     -1.0
     """
-    x = np.log2(steps + 1.0)
-    x -= x.mean()
-    return float(x @ values / (x @ x))
+    return _slope(np.log2(steps + 1.0), values)
 
 
 def look_back(steps: FloatArray, span: float) -> int:
@@ -62,14 +60,25 @@ def trends(history: History) -> dict[str, float]:
         if bins is None or bins.count < _MIN_POINTS:
             continue
         steps, values = bins.points()
+        longest = look_back(steps, SPANS[-1])
+        steps, values = steps[longest:], values[longest:]
+        if log:
+            # Only what lies after the last value without a logarithm.
+            usable = int(np.flatnonzero(values <= 0.0)[-1]) + 1 if values.min() <= 0.0 else 0
+            values = np.log(np.maximum(values, 1e-300))
+        else:
+            usable = 0
+        x = np.log2(steps + 1.0)
         for span in SPANS:
             start = look_back(steps, span)
-            x, y = steps[start:], values[start:]
-            if x.size < _MIN_POINTS or (x[-1] + 1) / (x[0] + 1) < math.sqrt(span):
+            if start < usable or x.size - start < _MIN_POINTS:
                 continue
-            if log:
-                if y.min() <= 0.0:
-                    continue
-                y = np.log(y)
-            found[f"{name}_slope_{span}x"] = slope(x, y)
+            if (steps[-1] + 1) / (steps[start] + 1) < math.sqrt(span):
+                continue
+            found[f"{name}_slope_{span}x"] = _slope(x[start:], values[start:])
     return found
+
+
+def _slope(x: FloatArray, values: FloatArray) -> float:
+    x = x - x.sum() / x.size
+    return float(x @ values / (x @ x))

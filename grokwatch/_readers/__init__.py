@@ -1,0 +1,1 @@
+"""Readers of runs that people already have, one format a file; :mod:`grokwatch.records` chooses."""

@@ -1,0 +1,141 @@
+"""From columns as they were logged, in any order and with repeats, to a :class:`Run`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grokwatch._readers.names import guess
+from grokwatch._run import RecordError, Run
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read.
+
+    Attributes:
+        names: measurement (or "step") -> the file's own name for it; what is missing is guessed.
+        growing: the file is being written: a last line without its end is left for later.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    growing: bool = False
+
+
+@dataclass
+class Logged:
+    """Columns under their own names.
+
+    Attributes:
+        path: the file or folder, for messages.
+        name: of the run.
+        columns: name -> (steps, values, line numbers), each of shape (n,), in the order logged.
+        settings: as in :class:`Run`.
+        notes: likewise.
+        basis: what is worth knowing about what the numbers are, one sentence each.
+    """
+
+    path: Path
+    name: str
+    columns: dict[str, tuple[IntArray, FloatArray, IntArray]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    basis: list[str] = field(default_factory=list)
+
+
+def make_run(logged: Logged, options: Options, format: str, percent: tuple[str, ...] = ()) -> Run:
+    """Rename, sort, drop what a later line replaced; one warning says what was repaired.
+
+    Args:
+        logged: the columns.
+        options: names to use before any guess.
+        format: the name of the format, kept in the notes.
+        percent: columns that hold percentages.
+
+    Raises:
+        RecordError: a name of ``options`` that the file does not have.
+    """
+    for name, column in options.names.items():
+        if column not in logged.columns and name != "step":
+            raise RecordError(
+                f"{logged.path}: --map {name}={column}: there is no column {column!r}; the columns "
+                f"are {brief(logged.columns)}."
+            )
+    chosen = guess(logged.columns, options.names)
+    taken = {column: name for name, column in chosen.items()}
+    columns: dict[str, tuple[IntArray, npt.NDArray[np.float32]]] = {}
+    back: list[tuple[str, int]] = []
+    replaced = 0
+    for column, (steps, values, lines) in logged.columns.items():
+        name = taken.get(column, column)
+        if name in columns or (name in chosen and column not in taken) or not steps.size:
+            continue
+        if column in percent:
+            values = values / 100.0
+        if (np.diff(steps) <= 0).any():
+            falls = np.flatnonzero(np.diff(steps) < 0)
+            if falls.size:
+                back.append((column, int(lines[falls[0] + 1])))
+            steps, values, lost = _last_of_each_step(steps, values)
+            replaced += lost
+        with np.errstate(over="ignore"):
+            columns[name] = (steps, values.astype(np.float32))
+    if back or replaced:
+        _tell(logged.path, back, replaced)
+    foreign = {name: column for name, column in chosen.items() if name != column}
+    source = {"format": format, "names": foreign, "basis": list(logged.basis)}
+    return Run(columns, logged.settings, logged.name, logged.notes, source)
+
+
+def _last_of_each_step(steps: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray, int]:
+    """Sorted, the last value of each step, and how many differing values it replaced.
+
+    >>> _last_of_each_step(np.array([3, 1, 3]), np.array([.5, .25, .75]))
+    (array([1, 3]), array([0.25, 0.75]), 1)
+    """
+    order = np.argsort(steps, kind="stable")
+    steps, values = steps[order], values[order]
+    again = steps[1:] == steps[:-1]
+    same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
+    keep = np.append(~again, True)
+    return steps[keep], values[keep], int((again & ~same).sum())
+
+
+def _tell(path: Path, back: list[tuple[str, int]], replaced: int) -> None:
+    said = []
+    if back:
+        column, line = back[0]
+        where = f":{line}" if line else ""
+        said.append(f"{path}{where}: steps go back (column {column!r}); they are sorted")
+    if replaced:
+        start = "" if said else f"{path}: "
+        said.append(
+            f"{start}{replaced} values were logged again for the same step; the last counts"
+        )
+    warnings.warn("; ".join(said) + ".", UserWarning, stacklevel=4)
+
+
+def folder_name(folder: Path) -> str:
+    """What a folder's run is called; Lightning's ``version_0`` alone says too little.
+
+    >>> folder_name(Path("logs/sweep/version_0")), folder_name(Path("runs/mod97"))
+    ('sweep/version_0', 'mod97')
+    """
+    above = folder.parent.name
+    return f"{above}/{folder.name}" if folder.name.startswith("version_") and above else folder.name
+
+
+def brief(names: Any, most: int = 12) -> str:
+    """Some names in a list that stays short."""
+    listed = [f"{name}" for name in names]
+    more = f", and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more if listed else "none"

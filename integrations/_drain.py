@@ -7,12 +7,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+
+from grokwatch.integrations._warn import calm
 
 _ROWS = 50  # rows between two drains
 _SECONDS = 1.0  # or this long, for slow steps; time decides only when, never what
 
 Submit = Callable[[int, dict[str, Any]], None]
+Refuse = Callable[[str, Exception], None]
 
 
 class Drain:
@@ -22,10 +26,12 @@ class Drain:
 
     Args:
         submit: gets every finished row.
+        refuse: told the name of a measurement that is not one real number, and the error; None
+            raises it.
     """
 
-    def __init__(self, submit: Submit) -> None:
-        self._submit = submit
+    def __init__(self, submit: Submit, refuse: Refuse | None = None) -> None:
+        self._submit, self._refuse = submit, refuse
         self._reset(closed=-1)
 
     def _reset(self, closed: int) -> None:
@@ -44,7 +50,7 @@ class Drain:
                 self.flush()
         if step == self.closed:
             return
-        kept = {name: _keep(name, value) for name, value in measured.items() if value is not None}
+        kept = self._kept(measured)
         self._open_step = step
         for name, value in kept.items():
             if name in self._open:
@@ -55,7 +61,7 @@ class Drain:
 
     def now(self, step: int, measured: Mapping[str, Any]) -> None:
         """Take a row and drain, as one with the training batches of that step so far."""
-        kept = {name: _keep(name, value) for name, value in measured.items() if value is not None}
+        kept = self._kept(measured)
         if step >= self._open_step:
             self._close_step()
         if self._rows and self._rows[-1][0] == step and not kept.keys() & self._rows[-1][1].keys():
@@ -70,14 +76,27 @@ class Drain:
             self._close_step()
         rows, self._rows = self._rows, []
         self._drained = time.monotonic()
-        self._ready.extend(_to_numbers(rows))
-        while self._ready:  # a submission may flush in its turn: the order is kept
-            step, measured = self._ready.popleft()
-            self._submit(step, measured)
+        with calm():
+            self._ready.extend(_to_numbers(rows))
+            while self._ready:  # a submission may flush in its turn: the order is kept
+                step, measured = self._ready.popleft()
+                self._submit(step, measured)
 
     def restart(self, closed: int) -> None:
         """Forget what is held; go on after step ``closed``."""
         self._reset(closed)
+
+    def _kept(self, measured: Mapping[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for name, value in measured.items():
+            if value is not None:
+                try:
+                    kept[name] = _keep(name, value)
+                except Exception as error:
+                    if self._refuse is None:
+                        raise
+                    self._refuse(name, error)
+        return kept
 
     def _close_step(self) -> None:
         batches, self._open = self._open, {}
@@ -97,9 +116,11 @@ def _keep(name: str, value: Any) -> Any:
                 f"{tuple(value.shape)} and {value.dtype}; pass its mean."
             )
         return value.detach().reshape(()).to(torch.float32, copy=True)
-    if isinstance(value, (float, int, str, bytes)):
+    if isinstance(value, (float, int)):
         return value
     try:
+        if isinstance(value, (str, bytes)) or np.iscomplexobj(value):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be one real number, but got {value!r:.60}.") from None

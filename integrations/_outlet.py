@@ -6,13 +6,15 @@ import contextlib
 import logging
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grokwatch.ingest import check_measurement
+from grokwatch.ingest import MEASUREMENTS
+from grokwatch.integrations._distributed import rank
+from grokwatch.integrations._sieve import Sieve
+from grokwatch.integrations._warn import warn
 from grokwatch.monitor import Monitor
 from grokwatch.news import headline
 from grokwatch.sinks import Sink
@@ -35,6 +37,7 @@ class Destinations:
         console: whether to show a progress bar.
         settings: of the monitor, for the record.
         notes: for the record.
+        others: what makes further sinks, by name.
     """
 
     log_dir: Path | None
@@ -42,6 +45,7 @@ class Destinations:
     console: bool
     settings: dict[str, Any]
     notes: dict[str, Any]
+    others: dict[str, Callable[[], Sink]] = field(default_factory=dict)
 
     def claim(self) -> None:
         """Take the folder, or the first numbered sibling that holds no record yet."""
@@ -69,7 +73,7 @@ class Destinations:
     def makers(self, resumed: tuple[int, list[str]] | None) -> dict[str, Callable[[], Sink]]:
         """What makes each sink; ``resumed`` = last step known and what was measured at it."""
         after, row = resumed if resumed is not None else (None, None)
-        folder, wanted = self.log_dir, dict[str, Callable[[], Sink]]()
+        folder, wanted = self.log_dir, dict(self.others)
         if self.console:
             wanted["console"] = lambda: ConsoleSink(self.settings["budget"])
         if folder is None:
@@ -87,13 +91,14 @@ class Destinations:
 
 
 class Outlet:
-    """Takes finished rows; never raises.
+    """Takes finished rows; never raises unless asked to.
 
     Args:
         monitor: judges the rows; takes accuracies as fractions.
         destinations: where to write.
         on_verdict: called with every verdict that is news.
         percent: accuracies arrive as 0..100.
+        raises: raise what fails instead.
     """
 
     def __init__(
@@ -102,9 +107,11 @@ class Outlet:
         destinations: Destinations,
         on_verdict: Callable[[Verdict], object] | None = None,
         percent: bool = False,
+        raises: bool = False,
     ) -> None:
         self.monitor, self.destinations = monitor, destinations
-        self._on_verdict, self._percent = on_verdict, percent
+        self._on_verdict, self._raises = on_verdict, raises
+        self._sieve = Sieve(MEASUREMENTS.keys() | monitor.extra_inputs, self.refuse, percent)
         self._off: set[str] = set()
         self._sinks: dict[str, Sink] | None = None  # made with the first row
         self._resumed: tuple[int, list[str]] | None = None
@@ -126,11 +133,10 @@ class Outlet:
         if not self.works():
             return
         try:
-            row = {name: check_measurement(name, v, self._percent) for name, v in measured.items()}
+            row = self._sieve.row(step, measured)
             verdict = self.monitor.update(step, **row)
             if not self.monitor.catching_up:
-                known = {name: value for name, value in row.items() if value is not None}
-                self._publish(step, self._new(step, known), verdict)
+                self._publish(step, self._new(step, row), verdict)
         except Exception as error:
             self.fault("monitor", error)
 
@@ -163,7 +169,7 @@ class Outlet:
                 self.fault("on_verdict", error)
 
     def _make_sinks(self) -> dict[str, Sink]:
-        if os.environ.get("RANK", "0") not in ("0", ""):  # one writer in a distributed run
+        if rank():  # one writer in a distributed run
             return {}
         if self._resumed is None:
             try:
@@ -222,17 +228,20 @@ class Outlet:
             with contextlib.suppress(Exception):
                 sink.close()
 
+    def refuse(self, name: str, error: Exception) -> None:
+        """Take no more of one measurement that was wrong."""
+        self._sieve.refused.add(name)
+        self.fault(f"measurement {name}", error)
+
     def fault(self, part: str, error: Exception) -> None:
         """Tell once, then leave that part off; training must go on."""
-        if part in self._off:
-            return
-        self._off.add(part)
-        try:
-            warnings.warn(
-                f"grokwatch: {part} failed and is switched off, training goes on: "
-                f"{type(error).__name__}: {error}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        except RuntimeWarning as warning:  # the user turns warnings into errors: still no harm
-            log.error("%s", warning)
+        if self._raises:
+            raise error
+        if part not in self._off:
+            self._off.add(part)
+            tell(part, error)
+
+
+def tell(part: str, error: Exception) -> None:
+    """Warn of what has failed."""
+    warn(f"{part} failed and is switched off, training goes on: {type(error).__name__}: {error}")

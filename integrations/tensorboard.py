@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ class TensorBoardSink:
 
     Args:
         log_dir: folder for the event file, or a writer that somebody else owns.
-        settings: shown as hyper-parameters; only numbers and strings.
+        settings: shown as hyper-parameters, only numbers and strings; in somebody else's writer
+            that page is theirs.
         resumed_after: the last step known; later points of an earlier process are purged.
+        axis: from optimiser step to the step that the writer's other curves have for it.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class TensorBoardSink:
         log_dir: str | Path | SummaryWriter,
         settings: dict[str, Any],
         resumed_after: int | None = None,
+        axis: Callable[[int], int] = int,
     ) -> None:
+        self._axis = axis
         self._owned = not isinstance(log_dir, SummaryWriter)
         new = True
         if isinstance(log_dir, SummaryWriter):
@@ -77,7 +82,8 @@ class TensorBoardSink:
         self._curve: list[tuple[int, float]] = []
         self._drawn: tuple[float, float] | None = None
         if new:
-            self._write_hparams(settings)
+            if self._owned:
+                self._write_hparams(settings)
             self.writer.add_custom_scalars(LAYOUT)
 
     def _write_hparams(self, settings: dict[str, Any]) -> None:
@@ -93,7 +99,7 @@ class TensorBoardSink:
             self._next = step + max(1, step // _PER_E_FOLD)
         for name, value in measured.items():
             if due or not name.startswith("train_"):
-                self.writer.add_scalar(f"{ROOT}/{name}", value, step)
+                self.writer.add_scalar(f"{ROOT}/{name}", value, self._axis(step))
         if "val_accuracy" in measured:
             self._curve.append((step, measured["val_accuracy"]))
             if len(self._curve) > _CURVE_POINTS:
@@ -101,7 +107,7 @@ class TensorBoardSink:
 
     def verdict(self, verdict: Verdict, news: str | None) -> None:
         """Write the forecast and the signals; news as text; a figure when a jump was fitted."""
-        add, step = self.writer.add_scalar, verdict.step
+        add, step = self.writer.add_scalar, self._axis(verdict.step)
         add(f"{ROOT}/forecast/phase", PHASES.index(verdict.phase), step)
         if verdict.probability is not None:
             add(f"{ROOT}/forecast/probability", verdict.probability, step)
@@ -113,7 +119,7 @@ class TensorBoardSink:
             if where is not None:
                 add(where, value, step)
         if news is not None:
-            self.writer.add_text(f"{ROOT}/news", f"step {step:,}: {news}", step)
+            self.writer.add_text(f"{ROOT}/news", f"step {verdict.step:,}: {news}", step)
             self.writer.flush()
         self._draw(verdict)
 
@@ -127,7 +133,7 @@ class TensorBoardSink:
             self._drawn = fit
             steps, values = zip(*self._curve, strict=True)
             figure = transition_figure(steps, values, signals)
-            self.writer.add_figure(f"{ROOT}/transition", figure, verdict.step)
+            self.writer.add_figure(f"{ROOT}/transition", figure, self._axis(verdict.step))
 
     def flush(self) -> None:
         """See :class:`grokwatch.sinks.Sink`."""

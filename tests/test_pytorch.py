@@ -321,48 +321,140 @@ def test_hooks_are_gone_afterwards_even_after_an_exception():
 @pytest.mark.parametrize(
     ("call", "part"),
     [
-        (lambda w: w.train(loss=torch.ones(3)), "monitor"),
-        (lambda w: w.train(loss=np.ones(3)), "monitor"),
-        (lambda w: w.train(loss="high"), "monitor"),
-        (lambda w: w.train(loss=1j), "monitor"),
-        (lambda w: w.train(loss=1.0, nonsense=2.0), "monitor"),
-        (lambda w: w.train(loss=1.0, step="three"), "monitor"),
-        (lambda w: w.train(logits=torch.ones(4, 3), targets=torch.ones(4, 1)), "monitor"),
-        (lambda w: w.validate(accuracy=97.0), "monitor"),
-        (lambda w: w.validate(accuracy=torch.tensor(97.0)), "monitor"),
-        (lambda w: w.validate(loss=[1.0, 2.0]), "monitor"),
-        (lambda w: w.validate(logits=torch.ones(4, 3), targets=torch.ones(4, 2)), "monitor"),
-        (lambda w: w.validate(logits=torch.ones(4, 3), targets=torch.tensor([9] * 4)), "monitor"),
-        (lambda w: w.validate(logits="logits", targets="targets"), "monitor"),
-        (lambda w: w.validate(loss=1.0, step=0), "monitor"),
-        (lambda w: w.observe(val_loss=object()), "monitor"),
+        (lambda w: w.train(loss=torch.ones(3)), "train_loss"),
+        (lambda w: w.train(loss=torch.ones((), dtype=torch.complex64)), "train_loss"),
+        (lambda w: w.train(loss=np.ones(3)), "train_loss"),
+        (lambda w: w.train(loss="high"), "train_loss"),
+        (lambda w: w.train(loss="0.5"), "train_loss"),
+        (lambda w: w.train(loss=1j), "train_loss"),
+        (lambda w: w.train(loss=np.complex64(1j)), "train_loss"),
+        (lambda w: w.train(loss=1.0, nonsense=2.0), "nonsense"),
+        (lambda w: w.train(loss=1.0, grad_norm=-2.0), "grad_norm"),
+        (lambda w: w.train(logits=torch.ones(4, 3), targets=torch.ones(4, 1)), "train_accuracy"),
+        (lambda w: w.validate(accuracy=97.0), "val_accuracy"),
+        (lambda w: w.validate(accuracy=torch.tensor(97.0)), "val_accuracy"),
+        (lambda w: w.validate(loss=[1.0, 2.0]), "val_loss"),
+        (lambda w: w.observe(val_margin=object()), "val_margin"),
+        (lambda w: w.observe(chance="low"), "chance"),
     ],
 )
-def test_garbage_is_told_once_and_training_goes_on(call, part):
+def test_a_wrong_measurement_is_told_once_and_the_others_go_on(call, part):
     model, optimizer, x, y = linear_regression()
-    with grokwatch.watch(model, optimizer, budget=100) as watch:
+    with grokwatch.watch(model, optimizer, budget=1000) as watch:
+        spy = Spy(watch)
         for _ in range(3):
             watch.train(loss=one_step(model, optimizer, x, y))
-        before = watch.flush()
-        watch.train(loss=one_step(model, optimizer, x, y))
-        with pytest.warns(RuntimeWarning, match=f"{part} failed and is switched off") as told:
+        watch.flush()
+        loss = one_step(model, optimizer, x, y)
+        with pytest.warns(RuntimeWarning, match=f"measurement {part} .* switched off") as told:
             call(watch)
             watch.flush()
         assert len(told) == 1
         call(watch)  # not told again
+        for _ in range(100):
+            loss = one_step(model, optimizer, x, y)
+            others = {part: 1.0} if part in ("nonsense", "grad_norm") else {}
+            watch.train(loss=loss, accuracy=0.25, **others)
+        assert watch.validate(loss=2.0, accuracy=0.5, margin=1.0).step == 104
+    last = spy.merged()[104]
+    sound = {"train_accuracy": 0.25, "val_loss": 2.0, "val_accuracy": 0.5, "val_margin": 1.0}
+    want = {"train_loss": np.float32(loss.item()), **sound}
+    want.pop(part, None)
+    assert {name: last[name] for name in last if name in sound or name == "train_loss"} == want
+    assert part not in last
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [(torch.ones(4, 3), torch.ones(4, 2)), (torch.ones(4, 3), torch.tensor([9] * 4)), ("a", "b")],
+)
+def test_wrong_logits_cost_what_is_computed_of_them(logits):
+    model, optimizer, *_ = linear_regression()
+    with grokwatch.watch(model, optimizer, budget=100) as watch:
+        spy = Spy(watch)
+        with pytest.warns(RuntimeWarning, match="switched off") as told:
+            watch.validate(loss=0.5, logits=logits[0], targets=logits[1])
+        assert sorted(str(w.message).split()[2] for w in told) == ["val_accuracy", "val_margin"]
+        watch.validate(loss=0.25, accuracy=1.0, step=1)
+    assert spy.rows == [(0, {"val_loss": 0.5}), (1, {"val_loss": 0.25})]
+
+
+@pytest.mark.parametrize(
+    "call", [lambda w: w.train(loss=1.0, step="three"), lambda w: w.validate(loss=1.0, step=0)]
+)
+def test_a_wrong_step_is_told_once_and_the_watch_switched_off(call):
+    model, optimizer, x, y = linear_regression()
+    with grokwatch.watch(model, optimizer, budget=100) as watch:
+        for _ in range(3):
+            watch.train(loss=one_step(model, optimizer, x, y))
+        watch.flush()
+        with pytest.warns(RuntimeWarning, match="monitor failed and is switched off") as told:
+            call(watch)
+            watch.flush()
+        assert len(told) == 1
         for _ in range(200):
             watch.train(loss=one_step(model, optimizer, x, y))
-        assert watch.validate(loss=1.0) is watch.verdict
-        assert watch.verdict.step in (before.step, before.step + 1)
+        assert watch.validate(loss=1.0).step == 3
         assert not watch.should_stop
+
+
+def test_of_two_validations_of_a_step_the_first_counts(tmp_path):
+    model, *_ = linear_regression()
+    settings = {"budget": 100, "log_dir": tmp_path / "run", "tensorboard": False}
+    with pytest.warns(RuntimeWarning, match="val_loss of step 5 came twice: first 0.5") as told:
+        with grokwatch.watch(model, **settings) as watch:
+            spy = Spy(watch)
+            feed(watch, 5)
+            watch.validate(loss=0.5, accuracy=0.25)
+            watch.validate(loss=0.625, accuracy=0.25, margin=1.0)
+            watch.validate(loss=0.5)
+            feed(watch, 1, start=5)
+            watch.validate(loss=float("nan"))
+            watch.validate(loss=float("nan"))
+            watch.validate(loss=0.25)
+    assert len(told) == 1
+    rows = spy.merged()
+    assert (rows[5]["val_loss"], rows[5]["val_margin"]) == (0.5, 1.0)
+    assert np.isnan(rows[6]["val_loss"])
+    assert grokwatch.replay(tmp_path / "run").final == watch.verdict
 
 
 def test_warnings_made_errors_do_no_harm_either(caplog):
     model, optimizer, *_ = linear_regression()
     with grokwatch.watch(model, optimizer, budget=100) as watch:
         watch.validate(accuracy=97.0)  # the tests run with warnings as errors
-    assert "monitor failed and is switched off" in caplog.text
+    assert "val_accuracy failed and is switched off" in caplog.text
     assert "percent" in caplog.text
+
+
+class Noisy:
+    """A signal whose arithmetic warns, as numpy and scipy do."""
+
+    name, inputs = "noisy", ("noise",)
+
+    def update(self, step, name, value):
+        np.float64(value) / np.float64(0.0)
+        warnings.warn("a fit that did not converge", UserWarning, stacklevel=1)
+
+    def values(self):
+        return {"noisy": 1.0}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_warnings_inside_the_monitor_are_not_raised(caplog):
+    model, optimizer, *_ = linear_regression()
+    with np.errstate(all="raise"):
+        with grokwatch.watch(model, optimizer, budget=100, signals=[Noisy()]) as watch:
+            for step in (1, 2, 3):
+                watch.observe(noise=1.0, step=step)
+    assert watch.verdict.signals["noisy"] == 1.0 and watch.verdict.step == 3
+    assert caplog.text.count("did not converge") == 1
+    assert caplog.text.count("divide by zero") == 1
 
 
 @pytest.mark.parametrize(
@@ -375,6 +467,8 @@ def test_warnings_made_errors_do_no_harm_either(caplog):
         ({"budget": 9, "norms_every": -1}, ValueError, "norms_every cannot be negative"),
         ({"budget": 9, "nonsense": 1}, TypeError, "nonsense"),
         ({"budget": 9, "accuracy_unit": "permille"}, ValueError, "accuracy_unit"),
+        ({"budget": 9, "on_stop": "pray"}, ValueError, "on_stop must be"),
+        ({"budget": 9, "on_stop": "checkpoint"}, ValueError, "needs a log_dir"),
         ({"budget": 9, "on_verdict": 3}, TypeError, "on_verdict must be callable"),
         ({"budget": 9, "notes": {"a": object()}}, TypeError, "notes must be plain"),
         ({"budget": 9, "optimizer": [torch.ones(1)]}, TypeError, "optimizer must be"),
@@ -573,12 +667,12 @@ def test_a_watch_goes_with_its_optimizer():
     assert not ends.alive
 
 
-def test_only_rank_zero_writes(tmp_path, monkeypatch):
+def test_only_rank_zero_judges_and_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     model, *_ = linear_regression()
     with grokwatch.watch(model, budget=100, log_dir=tmp_path / "run") as watch:
         feed(watch, 60)
-    assert not (tmp_path / "run").exists() and watch._outlet.monitor.last_step == 60
+    assert not (tmp_path / "run").exists() and watch._outlet.monitor.last_step is None
 
 
 # -- loss, accuracy and margin of logits ---------------------------------------------------------

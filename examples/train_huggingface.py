@@ -1,7 +1,6 @@
 """Train a small causal language model on modular arithmetic with the Hugging Face Trainer, watched.
 
     python examples/train_huggingface.py                       # groks within minutes on a CPU
-    python examples/train_huggingface.py --operator + --seed 3 --no-stop
     python examples/train_huggingface.py --resume              # from the last checkpoint
     grokwatch replay runs/hf-small-over-seed0
 

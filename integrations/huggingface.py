@@ -48,7 +48,7 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
         stop: act on ``stop_on``: save a checkpoint and end the training. Otherwise only advise.
         stop_on: recommendations that count for ``stop``.
         on_stop: "checkpoint" writes one before stopping, so that the stop can be undone by
-            resuming; "nothing" does not.
+            resuming; None writes none; or a function of the verdict, called in every process.
         log_dir: folder for the record ``grokwatch.jsonl``; None = the Trainer's ``output_dir``,
             False writes none. One that holds a record is left alone (``<log_dir>-2`` is used),
             unless the run is resumed.
@@ -81,7 +81,7 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
         *,
         stop: bool = False,
         stop_on: Sequence[Recommendation] = STOPS,
-        on_stop: Literal["checkpoint", "nothing"] = "checkpoint",
+        on_stop: Literal["checkpoint"] | Callable[[Verdict], object] | None = "checkpoint",
         log_dir: str | Path | Literal[False] | None = None,
         tensorboard: bool | None = None,
         val_loss: str | None = None,
@@ -93,8 +93,8 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
         notes: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        if on_stop not in ("checkpoint", "nothing"):
-            raise ValueError(f"on_stop must be 'checkpoint' or 'nothing' but got {on_stop!r}.")
+        if not (on_stop is None or on_stop == "checkpoint" or callable(on_stop)):
+            raise ValueError(f"on_stop must be None, 'checkpoint' or callable but got {on_stop!r}.")
         self._follower = Follower(
             stop_on=stop_on,
             on_verdict=on_verdict,
@@ -102,7 +102,7 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
             norms_every=norms_every,
             settings=settings,
         )
-        self._stop, self._saves_on_stop = stop, on_stop == "checkpoint"
+        self._stop, self._on_stop = stop, on_stop
         keys = {"val_loss": val_loss, "val_accuracy": val_accuracy}
         self._options = Options(
             log_dir, tensorboard, keys, train_accuracy, on_error == "raise", dict(notes or {})
@@ -168,8 +168,11 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
             if self._stop and run.should_stop(step):
                 if not control.should_training_stop:
                     log.info("Stopping at step %s: %s", f"{step:,}", self.verdict.reason)
+                    if callable(self._on_stop):
+                        with self._follower.guard("on_stop"):
+                            self._on_stop(self.verdict)
                 control.should_training_stop = True
-                if self._saves_on_stop:
+                if self._on_stop == "checkpoint":
                     control.should_save = True
                     if args.save_strategy == SaveStrategy.BEST:  # an evaluation would undo it
                         control.should_evaluate = False

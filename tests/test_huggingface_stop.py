@@ -77,8 +77,10 @@ def test_only_the_chosen_recommendations_stop(tmp_path):
 
 
 def test_stops_without_a_checkpoint_if_wanted(tmp_path):
-    stopped = poisoned(tmp_path, GrokWatchCallback(stop=True, on_stop="nothing"))
+    told = []
+    stopped = poisoned(tmp_path, GrokWatchCallback(stop=True, on_stop=told.append))
     assert stopped < 20 and not [*tmp_path.glob("checkpoint-*")]
+    assert [verdict.recommendation for verdict in told] == ["stop_diverged"]
 
 
 def test_best_only_saves_the_stop_too(tmp_path):

@@ -10,11 +10,19 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEEDED = ("grokwatch/integrations/pytorch.py", "grokwatch/py.typed", "grokwatch/signals/phase.py")
+NEEDED = (
+    "grokwatch/integrations/pytorch.py",
+    "grokwatch/py.typed",
+    "grokwatch/signals/phase.py",
+    "grokwatch/forecast/shipped.json",
+)
 PROGRAM = """
 import sys, grokwatch
-monitor = grokwatch.Monitor(budget=10)
-monitor.update(1, train_loss=1.0)
+monitor = grokwatch.Monitor(budget=20_000, chance=0.05)
+for step in range(0, 2000, 10):
+    seen = {"train_accuracy": min(1.0, step / 100), "val_loss": 3.0 + step, "val_accuracy": 0.05}
+    verdict = monitor.update(step, train_loss=1.0, **seen)
+assert verdict.probability is not None and "comparable runs" in verdict.reason, verdict
 assert "torch" not in sys.modules, "import grokwatch must not load torch"
 assert "site-packages" in grokwatch.__file__, grokwatch.__file__
 import grokwatch.integrations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from grokwatch._version import __version__
+from grokwatch.forecast import Forecast
 from grokwatch.monitor import Monitor
 from grokwatch.records import Run
 from grokwatch.replay import replay
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from grokwatch.integrations.pytorch import Watch
 
-__all__ = ["Monitor", "Run", "Verdict", "__version__", "replay", "watch"]
+__all__ = ["Forecast", "Monitor", "Run", "Verdict", "__version__", "replay", "watch"]
 
 
 def watch(

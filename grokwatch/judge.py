@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from grokwatch.analyzer import Analyzer
-from grokwatch.forecast.base import Evidence, Forecast, Outlook, Settings
+from grokwatch.forecast.base import Evidence, Forecaster, Outlook, Settings
 from grokwatch.policy import Facts, Policy
 from grokwatch.reasons import reason
 from grokwatch.state import take
@@ -25,7 +25,7 @@ class Judge:
         policy: turns its answer into a recommendation.
     """
 
-    def __init__(self, settings: Settings, forecast: Forecast, policy: Policy) -> None:
+    def __init__(self, settings: Settings, forecast: Forecaster, policy: Policy) -> None:
         self.settings, self.forecast, self.policy = settings, forecast, policy
         self._memory: list[Any] = [None, None]  # the policy's, before and after the last verdict
         self._failed = False
@@ -44,6 +44,7 @@ class Judge:
             settings=self.settings,
             by_loss=phases.by_loss,
             chance=phases.val.chance,
+            chance_is_guess=phases.val.chance_is_guess,
         )
         outlook = self._outlook(evidence)
         facts = Facts(step, phases.phase, phases.by_loss, outlook)

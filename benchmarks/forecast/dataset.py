@@ -18,7 +18,7 @@ import numpy.typing as npt
 import grokwatch
 from benchmarks.corpus.load import Run
 from grokwatch import Monitor, Verdict, replay
-from grokwatch.forecast.base import Evidence, Forecast, Outlook
+from grokwatch.forecast.base import Evidence, Forecaster, Outlook
 from grokwatch.forecast.features import NAMES, features
 from grokwatch.ingest import MEASUREMENTS
 
@@ -89,23 +89,34 @@ def hash_of(text: str) -> int:
     return int.from_bytes(text.encode()[-8:], "big") % 2**31
 
 
-def verdicts(run: Run, forecast: Forecast | None, variant: int) -> list[Verdict]:
-    """Every verdict of one replay, at most one a step."""
+def verdicts(
+    run: Run, forecast: Forecaster | None, variant: int, told: bool = False
+) -> list[Verdict]:
+    """Every verdict of one replay, at most one a step; ``told`` = hyper-parameters are given."""
     classes = run.meta.get("n_classes")
     monitor = Monitor(
         budget=max(1, int(run.meta["horizon"])),
         chance=1.0 / classes if classes else None,
         forecast=forecast,
+        **(hyper_parameters(run.meta) if told else {}),
     )
     monitor._analyzer.transition.refit = lambda: None  # costly, and no forecast looks at it
     return replay(grokwatch.Run(thin(run, variant), name=run.meta["id"]), monitor).verdicts
+
+
+def hyper_parameters(meta: dict[str, Any]) -> dict[str, float]:
+    """What a user could tell a monitor beforehand."""
+    told = {"learning_rate": "lr", "weight_decay": "weight_decay", "train_fraction": "r"}
+    if meta.get("operator") == "parity":  # r stands for a number of examples there
+        del told["train_fraction"]
+    return {name: float(meta[key]) for name, key in told.items() if meta.get(key) is not None}
 
 
 def replay_rows(job: tuple[Run, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Steps and features of every verdict of one replay."""
     run, variant = job
     recorder = _Recorder()
-    verdicts(run, recorder, variant)
+    verdicts(run, recorder, variant, told=True)
     if not recorder.rows:
         return np.empty(0, np.int64), np.empty((0, len(NAMES)), np.float32)
     steps, x = zip(*recorder.rows, strict=True)

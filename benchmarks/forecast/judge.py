@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.corpus.load import Run, load
 from benchmarks.forecast.dataset import verdicts
 from grokwatch.forecast.extrapolation import LogTimeExtrapolation
-from grokwatch.forecast.learned import LearnedForecast
+from grokwatch.forecast.learned import Forecast
 
 TIMES: dict[str, Callable[[dict[str, Any]], float]] = {
     "400": lambda meta: 400.0,
@@ -35,10 +35,10 @@ TIMES: dict[str, Callable[[dict[str, Any]], float]] = {
 }
 
 
-def answers(run: Run, path: str | None, variant: int) -> dict[str, Any]:
+def answers(run: Run, path: str | None, variant: int, told: bool = False) -> dict[str, Any]:
     """What was said of a run at each time, and whether it was ever called unpromising."""
-    forecast = LearnedForecast.load(path) if path else LogTimeExtrapolation()
-    said = verdicts(run, forecast, variant)
+    forecast = Forecast.load(path) if path else LogTimeExtrapolation()
+    said = verdicts(run, forecast, variant, told)
     stops = [v.step for v in said if v.recommendation == "stop_unpromising"]
     found: dict[str, Any] = {"meta": run.meta, "stop": stops[0] if stops else None}
     for name, when in TIMES.items():
@@ -85,13 +85,14 @@ def main() -> None:
     parser.add_argument("--split", default="fit", choices=("fit", "calibrate", "test"))
     parser.add_argument("--forecast", help="a forecast's JSON file; none = log-time extrapolation")
     parser.add_argument("--variant", type=int, default=1, help="0 = all logged; else thinned")
+    parser.add_argument("--told", action="store_true", help="learning rate, decay, fraction given")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     runs = [r for r in load() if r.meta["split"] == options.split or r.meta["kind"] == "ordinary"]
-    ask = partial(answers, path=options.forecast, variant=options.variant)
+    ask = partial(answers, path=options.forecast, variant=options.variant, told=options.told)
     with ProcessPoolExecutor() as pool:
         found = list(pool.map(ask, runs, chunksize=8))
-    for kind in ("mlp", "transformer", "cells"):
+    for kind in ("mlp", "deep", "transformer", "cells"):
         chosen = [case for case in found if case["meta"]["kind"] == kind]
         print(f"\n{kind}: {len(chosen)} runs of the split {options.split!r}")
         print(
@@ -103,8 +104,15 @@ def main() -> None:
                   and case["stop"] < case["meta"]["t4"]]  # fmt: skip
         grokkers = sum(case["meta"]["t4"] is not None for case in chosen)
         print(f"stopped before they generalised: {len(killed)} of {grokkers}")
+        never = [case for case in chosen if case["meta"]["t4"] is None]
+        saved = [1.0 - case["stop"] / case["meta"]["horizon"] if case["stop"] is not None else 0.0
+                 for case in never]  # fmt: skip
+        print(f"compute of the {len(never)} others saved: {np.mean(saved or [0.0]):.0%}")
     ordinary = [case for case in found if case["meta"]["kind"] == "ordinary"]
     stopped = sum(case["stop"] is not None for case in ordinary)
+    for case in ordinary:
+        if case["stop"] is not None:
+            print("  ", case["meta"]["id"], case["meta"]["scenario"], "at step", case["stop"])
     print(f"\nordinary training: {stopped} of {len(ordinary)} runs called unpromising")
 
 

@@ -8,37 +8,27 @@ import numpy as np
 from scipy.stats import beta
 
 from benchmarks.forecast.samples import Floats, Table
-from grokwatch.forecast.features import NAMES
+from grokwatch.forecast.learned import may_stop
 
 CONFIDENCE = 0.9
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+AT_THE_BOUNDARY = 2.5
 _CONFIRMATIONS = 2  # verdicts in a row, as the policy wants them
 
 
-def stoppable(rows: Table) -> Any:
-    """Rows at which the forecast may call a run unpromising: the phase is memorisation."""
-    since_t2 = rows.x[:, NAMES.index("since_t2")]
-    since_t3 = rows.x[:, NAMES.index("since_t3")]
-    return ~np.isnan(since_t2) & np.isnan(since_t3)
-
-
 def worst(rows: Table, probability: Floats) -> dict[int, float]:
-    """For each replayed run the threshold at which it would have been stopped.
+    """For each replay the threshold at which it would have been stopped; 1 = it never could.
 
     That is its lowest probability that held for two verdicts in a row.
     """
-    chosen = np.flatnonzero(stoppable(rows))
-    found: dict[int, float] = {}
-    for run in np.unique(rows.run):
-        found[int(run)] = 1.0
-    previous_run, row = -1, []
-    for i in chosen:
-        run = int(rows.run[i])
-        row = [*row, float(probability[i])][-_CONFIRMATIONS:] if run == previous_run else [
-            float(probability[i])]  # fmt: skip
-        previous_run = run
-        if len(row) == _CONFIRMATIONS:
-            found[run] = min(found[run], max(row))
+    found = dict.fromkeys(np.unique(rows.run).tolist(), 1.0)
+    chosen = np.flatnonzero(may_stop(rows.x.astype(np.float64), rows.far))
+    follows = chosen[1:][(rows.run[chosen[1:]] == rows.run[chosen[:-1]])
+                         & (np.diff(chosen) == 1)]  # fmt: skip
+    assert _CONFIRMATIONS == 2
+    held = np.maximum(probability[follows], probability[follows - 1])
+    for run, score in zip(rows.run[follows].tolist(), held.tolist(), strict=True):
+        found[run] = min(found[run], score)
     return found
 
 
@@ -50,28 +40,34 @@ def upper_bound(kills: int, runs: int) -> float:
 def kill_thresholds(rows: Table, probability: Floats) -> dict[str, Any]:
     """For every rate the highest threshold whose kill rate is certified (Learn then Test).
 
-    Thresholds are tested in ascending order, each on all generalising runs, until the bound
-    exceeds the rate (fixed-sequence testing, so the confidence holds for the chosen one).
+    Thresholds are tested in ascending order on all generalising runs until a bound exceeds its
+    rate (fixed-sequence testing, so the confidence holds for the chosen one). Two bounds must
+    hold: the rate itself on runs drawn at random, and :data:`AT_THE_BOUNDARY` times it on the
+    cells, which were sought out because their seeds disagree.
     """
     scores = worst(rows, probability)
-    label = dict(zip(rows.run.tolist(), rows.generalises.tolist(), strict=True))
-    grokkers = np.sort([score for run, score in scores.items() if label[run]])
-    n = len(grokkers)
-    # Replays of one run are not independent: bounds count each run once.
-    independent = len({int(r) for r in rows.run[rows.variant == 0] if label[int(r)]})
+    first = np.unique(rows.run, return_index=True)[1]
+    late = {int(rows.run[i]): i for i in first[rows.generalises[first]]}
+    strata: dict[bool, tuple[Floats, int]] = {}
+    for cell in (False, True):
+        inside = [run for run, i in late.items() if (rows.kind[i] == "cells") == cell]
+        # Replays of one run are not independent: the bound counts each run once.
+        independent = len({int(rows.base[late[run]]) for run in inside})
+        strata[cell] = (np.sort([scores[run] for run in inside]), independent)
     thresholds: dict[str, float] = {}
     for rate in RATES:
-        best = None
-        for threshold in np.round(np.geomspace(0.001, 0.5, 120), 6):
-            share = float(np.searchsorted(grokkers, threshold)) / n
-            if upper_bound(int(np.ceil(share * independent)), independent) > rate:
+        for threshold in np.round(np.geomspace(0.0005, 0.5, 140), 6):
+            bounds = []
+            for ordered, independent in strata.values():
+                share = float(np.searchsorted(ordered, threshold)) / max(len(ordered), 1)
+                bounds.append(upper_bound(int(np.ceil(share * independent)), independent))
+            if bounds[0] > rate or (strata[True][1] and bounds[1] > AT_THE_BOUNDARY * rate):
                 break
-            best = float(threshold)
-        if best is not None:
-            thresholds[str(rate)] = best
+            thresholds[str(rate)] = float(threshold)
     statement = (
-        f"threshold on the worst two verdicts in a row before t4 of {independent} generalising "
-        f"runs, held out by group; certified rates at {CONFIDENCE:.0%} confidence: "
-        f"{sorted(thresholds, key=float)}"
+        f"thresholds on the worst two verdicts in a row before t4, held out by group: at "
+        f"{CONFIDENCE:.0%} confidence the kill rate is at most as named on runs drawn at random "
+        f"({strata[False][1]} generalising ones) and at most {AT_THE_BOUNDARY} times that on "
+        f"runs at the phase boundary ({strata[True][1]}); rates: {sorted(thresholds, key=float)}"
     )
     return {"thresholds": thresholds, "statement": statement}

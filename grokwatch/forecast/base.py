@@ -43,6 +43,7 @@ class Evidence:
     settings: Settings
     by_loss: bool
     chance: float | None = None
+    chance_is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Outlook:
     unpromising: bool = False
 
 
-class Forecast(Protocol):
+class Forecaster(Protocol):
     """A pure function of the evidence: same evidence, same outlook."""
 
     def outlook(self, evidence: Evidence) -> Outlook:

@@ -37,7 +37,7 @@ class LogTimeExtrapolation:
         self.generalised_at = generalised_at
 
     def outlook(self, evidence: Evidence) -> Outlook:
-        """See :class:`grokwatch.forecast.base.Forecast`."""
+        """See :class:`grokwatch.forecast.base.Forecaster`."""
         if "t2" not in evidence.signals:
             return Outlook(None, None, "Insufficient evidence: the training set is not learnt yet.")
         budget = evidence.settings.budget

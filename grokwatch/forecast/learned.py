@@ -1,35 +1,72 @@
-"""The forecast learnt from recorded runs: P(generalised by step t), for any t, from the curves.
+"""The forecast learnt from recorded runs: will it generalise, and when, from the curves alone.
 
-One ensemble gives the distribution of the time still to go, ``F(u) = P(t4 <= step · 10^u)``, with
-u among its inputs. It never reaches 1 for a run that may never generalise, so it is a cure model:
-``F(u of the budget)`` is the probability, and its quantiles given success are the expected step.
+A cure model in two parts, both boosted trees. ``ever``: P(generalises within the reach u), where
+now x 10^u is the budget; it never reaches 1 for a run that may never generalise. ``when``: the
+quantiles of log10(t4 / now) of the runs that do.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grokwatch.forecast.base import Evidence, Outlook
 from grokwatch.forecast.features import NAMES, features
-from grokwatch.forecast.trees import BoostedTrees
+from grokwatch.forecast.prior import OwnPrior
+from grokwatch.forecast.trees import BoostedTrees, Together
 from grokwatch.state import take
+from grokwatch.verdict import Phase
 
-FORMAT = 1
-_POINTS = 12  # of the distribution, evenly spaced in log time up to the budget
-_LEAST_VALIDATIONS = 5
-_QUANTILES = (0.1, 0.5, 0.9)
+if TYPE_CHECKING:
+    from grokwatch.records import Run
+
+FORMAT = 2
+LEAST_VALIDATIONS = 5
+_LEAST_PROBABILITY = 0.1  # below it no time is told
+#: A stop is recommended only after this many times t2, if it saves this share of the budget, and if
+#: validation was this close to chance when the training set had been learnt: otherwise the run is
+#: ordinary training, which need not reach the goal to be worth its while.
+PATIENCE, WORTH, BY_HEART = 2.0, 0.1, 0.3
+STOPPABLE: tuple[Phase, ...] = ("memorisation", "transition")
 
 FloatArray = npt.NDArray[np.float64]
 
 
-class LearnedForecast:
+def inputs(x: FloatArray, u: FloatArray) -> FloatArray:
+    """What the trees look at: features of shape (n, len(NAMES)), u, and decay up to the end."""
+    return np.column_stack([x, u, x[:, _CLOCK] + u])
+
+
+def may_stop(x: FloatArray, u: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether a stop is worth while and not rash, for rows of features; False without a t2."""
+    with np.errstate(invalid="ignore"):
+        waited = x[:, _SINCE_T2] >= math.log10(PATIENCE)
+        by_heart = x[:, _AT_T2] < BY_HEART
+    found: npt.NDArray[np.bool_] = waited & by_heart & (u >= -math.log10(1.0 - WORTH))
+    return found
+
+
+def may_give_up(x: FloatArray, u: FloatArray, memorised_by: int) -> npt.NDArray[np.bool_]:
+    """Whether runs are late to learn even the training set, for rows of features."""
+    with np.errstate(invalid="ignore"):
+        late = np.isnan(x[:, _SINCE_T2]) & (10.0 ** x[:, _LOG_STEP] > memorised_by)
+        at_chance = x[:, _BEST] < BY_HEART
+    found: npt.NDArray[np.bool_] = late & at_chance & (u >= -math.log10(1.0 - WORTH))
+    return found
+
+
+_CLOCK, _SINCE_T2, _AT_T2 = map(NAMES.index, ("decay_clock", "since_t2", "val_progress_at_t2"))
+_LOG_STEP, _BEST = map(NAMES.index, ("log_step", "val_progress_best"))
+
+
+class Forecast:
     """A forecast with parameters fitted on recorded runs.
 
     Args:
@@ -47,17 +84,52 @@ class LearnedForecast:
         if tuple(take(parameters, "features")) != NAMES:
             raise ValueError("the forecast was fitted on other features than this grokwatch has.")
         self.parameters = parameters
-        self._trees = BoostedTrees.from_dict(take(parameters, "trees"))
+        parts = [take(parameters, "ever"), *take(parameters, "when")]
+        self._trees = Together([BoostedTrees.from_dict(part) for part in parts])
+        self._widen: list[float] = take(parameters, "widen")
         self._slope, self._intercept = take(parameters, "calibration")
         self._kill_below: dict[str, float] = take(parameters, "kill_below")
         self._low = np.array(take(parameters, "support_low"), dtype=np.float64)
         self._high = np.array(take(parameters, "support_high"), dtype=np.float64)
         self._horizon = int(take(parameters, "horizon"))
+        self._classes: list[int] = take(parameters, "classes")
         self._comparable: list[list[float]] = take(parameters, "comparable")
+        own = parameters.get("own")
+        self._own = None if own is None else OwnPrior.from_dict(own)
 
     @classmethod
-    def load(cls, path: str | Path) -> LearnedForecast:
-        """Read a forecast that ``benchmarks/forecast/fit.py`` wrote; none comes with grokwatch yet.
+    def fit(
+        cls,
+        runs: Iterable[Run | str | Path],
+        *,
+        base: Forecast | None = None,
+        weights: Sequence[float] | None = None,
+        **settings: Any,
+    ) -> Forecast:
+        """A forecast adapted to finished runs of one's own; 30 are enough to help.
+
+        Recalibrates the probability and the time, and learns what learning rate, weight decay and
+        train fraction tell. The kill thresholds are inherited. A run that was cut short, or that
+        grokwatch stopped, tells only that it had not generalised by then. See docs/own_runs.md.
+
+        Args:
+            runs: finished runs of one kind, with validation accuracy; paths are read.
+            base: what to adapt; None = the forecast that comes with grokwatch. What it had learnt
+                from own runs before is forgotten.
+            weights: what each run counts for, as 1 / (share of the runs like it that was left to
+                finish) in a sweep with a control arm; None = 1 each.
+            **settings: of :class:`Monitor`, as budget and chance; they override the runs' own.
+
+        Raises:
+            ValueError: too few finished runs, one outcome only, or a run that cannot be read.
+        """
+        from grokwatch.forecast.own import fit_own
+
+        return cls(fit_own(runs, base or shipped(), weights, settings))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Forecast:
+        """Read a forecast from its JSON file.
 
         Raises:
             ValueError: the file is not a forecast; the message names it.
@@ -71,52 +143,75 @@ class LearnedForecast:
         """Write the parameters as JSON."""
         Path(path).write_text(json.dumps(self.parameters) + "\n", encoding="utf-8")
 
-    def distribution(self, x: FloatArray, reach: float, points: int = _POINTS) -> FloatArray:
-        """P(generalised by step · 10^u) for u = 0 .. ``reach``, shape (points + 1,), ascending."""
-        u = np.linspace(0.0, reach, points + 1)[1:]
-        rows = np.column_stack([np.broadcast_to(x, (points, x.size)), u])
-        odds = self._slope * self._trees.log_odds(rows) + self._intercept
-        cdf = np.maximum.accumulate(1.0 / (1.0 + np.exp(-odds)))
-        # The first point is far from u = 0, by which nothing has happened yet.
-        return np.concatenate([[0.0], cdf])
+    def judge(
+        self, x: FloatArray, u: FloatArray, prior: float = 0.0
+    ) -> tuple[FloatArray, FloatArray]:
+        """For rows of features (n, len(NAMES)) and reaches (n,): will it, and when.
+
+        ``prior`` is added to the log-odds: what is known of the runs beforehand.
+
+        Returns:
+            P(generalises by now x 10^u), shape (n,), and the 10, 50 and 90 % quantiles of
+            log10(t4 / now) if it does, ascending, shape (n, 3).
+        """
+        odds, low, median, high = self._trees.log_odds(inputs(x, u)).T
+        odds = self._slope * odds + self._intercept + prior
+        probability: FloatArray = 1.0 / (1.0 + np.exp(-odds))
+        shift = 0.0 if self._own is None else self._own.shift
+        low = median + shift - self._widen[0] * np.maximum(median - low, 0.0)
+        high = median + shift + self._widen[1] * np.maximum(high - median, 0.0)
+        median = median + shift
+        return probability, np.clip(np.column_stack([low, median, high]), 0.0, u[:, None])
 
     def outlook(self, evidence: Evidence) -> Outlook:
-        """See :class:`grokwatch.forecast.base.Forecast`."""
+        """See :class:`grokwatch.forecast.base.Forecaster`."""
         history = evidence.history
         seen = max(history["val_loss"].count, history["val_accuracy"].count)
-        if seen < _LEAST_VALIDATIONS:
+        if seen < LEAST_VALIDATIONS:
             return Outlook(
                 None,
                 None,
-                f"Insufficient evidence: {seen} validations so far, {_LEAST_VALIDATIONS} needed.",
+                f"Insufficient evidence: {seen} validations so far, {LEAST_VALIDATIONS} needed.",
             )
         x = features(evidence)
         now, budget = evidence.step + 1.0, evidence.settings.budget + 1.0
         reach = math.log10(budget / now)
         if reach <= 0.0:
             return Outlook(0.0, None, "The budget is used up.")
-        cdf = self.distribution(x, reach)
-        probability = float(cdf[-1])
+        row, u = x[None, :], np.array([reach])
+        prior = 0.0 if self._own is None else self._own.log_odds(evidence.settings)
+        chances, quantiles = self.judge(row, u, prior)
+        probability = lowest = float(chances[0])
+        if self._own is not None:  # what was certified still stops
+            lowest = min(lowest, self._own.shipped(probability, prior))
         eta = None
-        if probability >= 0.1:
-            u = np.linspace(0.0, reach, cdf.size)
-            low, median, high = (
-                now * 10 ** float(np.interp(q * probability, cdf, u)) - 1.0 for q in _QUANTILES
-            )
+        if probability >= _LEAST_PROBABILITY:
+            low, median, high = (now * 10.0 ** quantiles[0] - 1.0).tolist()
             eta = (low, median, high)
         strange = self.outside(x, evidence)
         threshold = self.kill_below(evidence.settings.max_kill_rate)
         unpromising = (
             strange is None
             and threshold is not None
-            and probability < threshold
-            and evidence.phase == "memorisation"
+            and lowest < threshold
+            and self._ripe(row, u, evidence)
         )
         return Outlook(
             round(probability, 6),
             eta,
             self._reason(evidence, probability, eta, strange, unpromising),
             unpromising,
+        )
+
+    def _ripe(self, row: FloatArray, u: FloatArray, evidence: Evidence) -> bool:
+        """Whether it is late enough to stop, and worth it."""
+        if evidence.phase in STOPPABLE:
+            return bool(may_stop(row, u)[0])
+        late = None if self._own is None else self._own.memorised_by
+        return (
+            evidence.phase == "confusion"
+            and late is not None
+            and bool(may_give_up(row, u, late)[0])
         )
 
     def kill_below(self, max_kill_rate: float) -> float | None:
@@ -130,6 +225,11 @@ class LearnedForecast:
             return "no accuracy is reported"
         if evidence.settings.budget > self._horizon:
             return f"the budget exceeds the {self._horizon:,} steps it was fitted on"
+        fewest, most = self._classes
+        if evidence.chance is None or evidence.chance_is_guess:
+            return "the number of classes is not known, tell chance=1/classes"
+        if not 1.0 / (most + 0.5) < evidence.chance < 1.0 / (fewest - 0.5):
+            return f"they have {fewest} to {most} classes, this has {1.0 / evidence.chance:.0f}"
         with np.errstate(invalid="ignore"):
             beyond = np.flatnonzero((x < self._low) | (x > self._high))
         return NAMES[int(beyond[0])].replace("_", " ") if beyond.size else None
@@ -151,15 +251,23 @@ class LearnedForecast:
             left = evidence.settings.budget - evidence.step
             rate = evidence.settings.max_kill_rate
             parts.append(
-                f"stopping saves up to {left:,} steps at an inherited risk of {rate:.0%} "
+                f"stopping saves up to {left:,} steps at a risk of at most {rate:.0%} "
                 f"for a run that would have generalised"
             )
+            if self._own is not None:
+                parts.append(f"adapted to {self._own.runs} own runs, inherited threshold")
         elif eta is not None:
             parts.append(f"expect step {eta[1]:,.0f} ({eta[0]:,.0f}-{eta[2]:,.0f})")
         if strange is not None:
             parts.append(f"unlike the runs this forecast knows ({strange}), so never a stop")
         sentence = "; ".join(parts)
         return sentence[0].upper() + sentence[1:] + "."
+
+
+@cache
+def shipped() -> Forecast:
+    """The forecast that comes with grokwatch; read once, when first wanted."""
+    return Forecast.load(Path(__file__).with_name("shipped.json"))
 
 
 def _trend(evidence: Evidence) -> str:

@@ -6,7 +6,7 @@ is walked in ``depth`` vectorised steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,11 @@ class BoostedTrees:
 
     def log_odds(self, x: FloatArray) -> FloatArray:
         """Log-odds for rows of features, shape (n, features) -> (n,); NaN = not measured."""
+        total: FloatArray = self.leaves(x).sum(axis=1) + self.constant
+        return total
+
+    def leaves(self, x: FloatArray) -> FloatArray:
+        """What each tree adds, shape (n, trees)."""
         n, width = x.shape
         flat = np.nan_to_num(x, nan=MISSING).ravel()
         rows = (np.arange(n) * width)[:, None]
@@ -71,8 +76,17 @@ class BoostedTrees:
             at = node + self._inner
             right = flat[rows + self._feature[at]] > self._threshold[at]
             node = 2 * node + 1 + right
-        total: FloatArray = self._value[node + self._leaves].sum(axis=1) + self.constant
-        return total
+        found: FloatArray = self._value[node + self._leaves]
+        return found
+
+    def deeper(self, depth: int) -> BoostedTrees:
+        """The same trees, written as complete trees of a greater depth."""
+        feature, threshold, value = self.feature, self.threshold, self.value
+        while value.shape[1] < 2**depth:  # every leaf becomes a node with two equal leaves
+            feature = np.hstack([feature, np.zeros(value.shape, dtype=np.int64)])
+            threshold = np.hstack([threshold, np.zeros(value.shape)])
+            value = np.repeat(value, 2, axis=1)
+        return BoostedTrees(feature, threshold, value, self.constant)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain, JSON-able form."""
@@ -92,3 +106,32 @@ class BoostedTrees:
             np.array(take(plain, "value"), dtype=np.float64),
             float(take(plain, "constant")),
         )
+
+
+class Together:
+    """Several ensembles over the same features, walked at once.
+
+    >>> stump = BoostedTrees(np.array([[0]]), np.array([[0.5]]), np.array([[-1.0, 1.0]]), 0.25)
+    >>> Together([stump, stump]).log_odds(np.array([[0.0], [1.0]]))
+    array([[-0.75, -0.75],
+           [ 1.25,  1.25]])
+    """
+
+    def __init__(self, parts: Sequence[BoostedTrees]) -> None:
+        depth = max(part.depth for part in parts)
+        parts = [part.deeper(depth) for part in parts]
+        self._walk = BoostedTrees(
+            np.concatenate([part.feature for part in parts]),
+            np.concatenate([part.threshold for part in parts]),
+            np.concatenate([part.value for part in parts]),
+            0.0,
+        )
+        sizes = [len(part.value) for part in parts]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._constants = np.array([part.constant for part in parts])
+
+    def log_odds(self, x: FloatArray) -> FloatArray:
+        """What each ensemble says of rows of features, shape (n, ensembles)."""
+        leaves = self._walk.leaves(x)
+        total: FloatArray = np.add.reduceat(leaves, self._starts, axis=1) + self._constants
+        return total

@@ -1,0 +1,1 @@
+"""Geometry of training: curvature, landscape, trajectory, intrinsic dimension (needs torch)."""

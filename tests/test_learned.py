@@ -31,7 +31,7 @@ def parameters(**changed):
     )
     when = [stump(0, 0.0, level, level) for level in (0.1, 0.3, 0.4)]
     return {
-        "format": 2,
+        "format": 3,
         "features": list(NAMES),
         "ever": ever.as_dict(),
         "when": [part.as_dict() for part in when],

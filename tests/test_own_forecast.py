@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -109,10 +110,10 @@ def test_rows_of_one_run_weigh_as_one():
 
 def test_times_move_part_of_the_way():
     quantiles = np.tile([0.2, 0.3, 0.5], (40, 1))
-    shift, widen = fit_times(quantiles, np.full(40, 0.4), np.full(40, 0.5))  # 20 runs
+    shift, widen = fit_times(quantiles, np.full(40, 0.4), np.ones(40))  # 40 runs
     assert shift == pytest.approx(0.05)  # as much as the shipped forecast counts: half way
     assert widen == [1.0, 1.0]  # all of them lie inside the interval
-    _, widen = fit_times(quantiles, np.tile([0.2, 0.7], 20), np.full(40, 0.5))
+    _, widen = fit_times(quantiles, np.tile([0.2, 0.7], 20), np.ones(40))
     assert widen[0] == 1.0 and widen[1] > 1.2
     assert fit_times(np.zeros((0, 3)), np.zeros(0), np.zeros(0)) == (0.0, [1.0, 1.0])
 
@@ -174,6 +175,23 @@ def test_what_the_shipped_forecast_would_stop_is_still_stopped(fitted):
     verdict = watched(Forecast(hopeful), finished("new", seed=3, until=1000))[1][-1]
     assert verdict.probability > 0.999
     assert verdict.recommendation == "stop_unpromising"
+
+
+def test_own_runs_stretch_a_threshold_by_half_at_most(fitted):
+    record = finished("new", seed=3)
+    own = {**fitted.parameters["own"], "slope": 1.0, "intercept": -20.0, "weight": [0.0] * 3}
+    slope, intercept = shipped().parameters["calibration"]
+    gloomy = {**fitted.parameters, "own": own, "calibration": [slope, intercept - 20.0]}
+    said = watched(shipped(), record)[1]
+    ripe = [v.probability for v in said if 200 < v.step <= 3600]
+    for stretched, stops in ((1.2, True), (1.6, False)):
+        # Two verdicts in a row are below a threshold that is reached only if it is stretched.
+        lowest = min(max(pair) for pair in itertools.pairwise(ripe)) / stretched
+        changed = {"kill_below": {"0.02": lowest}}
+        adapted = watched(Forecast({**gloomy, **changed}), record)[1]
+        assert any(v.recommendation == "stop_unpromising" for v in adapted) is stops
+        alone = watched(Forecast({**shipped().parameters, **changed}), record)[1]
+        assert not any(v.recommendation == "stop_unpromising" for v in alone)
 
 
 def test_support_widens_to_the_runs_given():

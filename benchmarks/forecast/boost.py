@@ -9,13 +9,14 @@ import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from benchmarks.forecast.samples import Floats
+from grokwatch.forecast.learned import REACH
 from grokwatch.forecast.trees import MISSING, BoostedTrees
 
 
 def classifier(
     x: Floats, answer: npt.NDArray[np.bool_], weight: Floats, seed: int, trees: int = 150
 ) -> BoostedTrees:
-    """Log-odds of a yes; the second last column may only raise it (more time never hurts)."""
+    """Log-odds of a yes; the reach may only raise them (more time never hurts)."""
     model = HistGradientBoostingClassifier(
         max_iter=trees,
         learning_rate=0.06,
@@ -24,7 +25,7 @@ def classifier(
         min_samples_leaf=80,
         l2_regularization=10.0,
         max_features=0.5,
-        monotonic_cst=[0] * (x.shape[1] - 2) + [1, 0],
+        monotonic_cst=[int(column == REACH) for column in range(x.shape[1])],
         early_stopping=False,
         random_state=seed,
     )

@@ -33,6 +33,7 @@ from benchmarks.forecast.dataset import join as join_rows
 from benchmarks.forecast.kill import kill_thresholds
 from benchmarks.forecast.samples import (
     HORIZON,
+    KIND_WEIGHT,
     Floats,
     Table,
     examples,
@@ -193,7 +194,10 @@ def fit(rows: Table, folds: int = 5) -> dict[str, Any]:
     fitting, held = rows[rows.split == "fit"], rows[rows.split == "calibrate"]
     parts = fit_parts(fitting)
     known, odds, times = joined([out_of_fold(fitting, folds), scored(parts, held)])
-    slope, intercept = calibration(odds, known.generalises, known.weight)
+    # Every verdict counts the same here, so that the probability holds at a given step, among the
+    # runs that still wait then; weighted by run, the few verdicts of early ones would count most.
+    kind = np.array([KIND_WEIGHT.get(kind, 1.0) for kind in known.kind.tolist()])
+    slope, intercept = calibration(odds, known.generalises, kind / kind.sum())
     probability = 1.0 / (1.0 + np.exp(-(slope * odds + intercept)))
     late = known.generalises
     widen = widening(times[late], reach(known.step, known.t4)[late], known.weight[late])

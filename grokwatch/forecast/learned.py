@@ -27,21 +27,32 @@ from grokwatch.verdict import Phase
 if TYPE_CHECKING:
     from grokwatch.records import Run
 
-FORMAT = 2
+FORMAT = 3
 LEAST_VALIDATIONS = 5
 _LEAST_PROBABILITY = 0.1  # below it no time is told
 #: A stop is recommended only after this many times t2, if it saves this share of the budget, and if
 #: validation was this close to chance when the training set had been learnt: otherwise the run is
 #: ordinary training, which need not reach the goal to be worth its while.
 PATIENCE, WORTH, BY_HEART = 2.0, 0.1, 0.3
+#: A threshold was set on the shipped probability; one's own runs may stretch it by this at most.
+STRETCH = 1.5
 STOPPABLE: tuple[Phase, ...] = ("memorisation", "transition")
 
 FloatArray = npt.NDArray[np.float64]
 
 
 def inputs(x: FloatArray, u: FloatArray) -> FloatArray:
-    """What the trees look at: features of shape (n, len(NAMES)), u, and decay up to the end."""
-    return np.column_stack([x, u, x[:, _CLOCK] + u])
+    """What the trees look at, for features of shape (n, len(NAMES)) and reaches of shape (n,).
+
+    That is the features; u; the decay up to then; and for two look-back spans log10(arrival / now)
+    of the straight line, through accuracy, loss or margin, that arrives first.
+    """
+    first = [np.fmin.reduce(x[:, lines], axis=1) * math.log10(2.0) for lines in _LINES]
+    return np.column_stack([x, u, x[:, _CLOCK] + u, *first])
+
+
+#: Which column of :func:`inputs` is the reach.
+REACH = len(NAMES)
 
 
 def may_stop(x: FloatArray, u: FloatArray) -> npt.NDArray[np.bool_]:
@@ -53,6 +64,15 @@ def may_stop(x: FloatArray, u: FloatArray) -> npt.NDArray[np.bool_]:
     return found
 
 
+def low_enough(probability: float, certified: float, threshold: float) -> bool:
+    """Whether a probability, and the shipped one it was adapted from, allow a stop.
+
+    >>> low_enough(0.5, 0.01, 0.02), low_enough(0.01, 0.025, 0.02), low_enough(0.01, 0.035, 0.02)
+    (True, True, False)
+    """
+    return certified < (STRETCH * threshold if probability < threshold else threshold)
+
+
 def may_give_up(x: FloatArray, u: FloatArray, memorised_by: int) -> npt.NDArray[np.bool_]:
     """Whether runs are late to learn even the training set, for rows of features."""
     with np.errstate(invalid="ignore"):
@@ -62,6 +82,10 @@ def may_give_up(x: FloatArray, u: FloatArray, memorised_by: int) -> npt.NDArray[
     return found
 
 
+_LINES = [
+    [NAMES.index(f"{line}_doublings_{span}x") for line in ("accuracy", "loss", "margin")]
+    for span in (2, 4)
+]
 _CLOCK, _SINCE_T2, _AT_T2 = map(NAMES.index, ("decay_clock", "since_t2", "val_progress_at_t2"))
 _LOG_STEP, _BEST = map(NAMES.index, ("log_step", "val_progress_best"))
 
@@ -181,9 +205,9 @@ class Forecast:
         row, u = x[None, :], np.array([reach])
         prior = 0.0 if self._own is None else self._own.log_odds(evidence.settings)
         chances, quantiles = self.judge(row, u, prior)
-        probability = lowest = float(chances[0])
-        if self._own is not None:  # what was certified still stops
-            lowest = min(lowest, self._own.shipped(probability, prior))
+        probability = certified = float(chances[0])
+        if self._own is not None:
+            certified = self._own.shipped(probability, prior)
         eta = None
         if probability >= _LEAST_PROBABILITY:
             low, median, high = (now * 10.0 ** quantiles[0] - 1.0).tolist()
@@ -193,7 +217,7 @@ class Forecast:
         unpromising = (
             strange is None
             and threshold is not None
-            and lowest < threshold
+            and low_enough(probability, certified, threshold)
             and self._ripe(row, u, evidence)
         )
         return Outlook(

@@ -32,10 +32,10 @@ FloatArray = npt.NDArray[np.float64]
 #: Fewest finished runs, and fewest of either outcome: with fewer the fit does more harm than good.
 LEAST_RUNS, LEAST_OF_EACH = 10, 2
 #: Standard deviations of the priors about a = 1, b = 0, c = 0.
-PRIOR_A, PRIOR_B, PRIOR_C = 0.3, 0.7, 0.25
+PRIOR_A, PRIOR_B, PRIOR_C = 0.3, 0.5, 0.25
 _LEAST_SLOPE = 0.05
 #: Runs of one's own that weigh as much as the shipped forecast, for times.
-_RUNS_FOR_TIMES = 20.0
+_RUNS_FOR_TIMES = 40.0
 _MEMORISED_LATE = 2.0  # times the slowest own t2 before "never learns the training set" is believed
 _COMPARABLE_LEAST = 5  # fewer runs are no company
 _KEPT = ("calibration", "widen", "classes", "horizon", "support_low", "support_high", "comparable",
@@ -283,8 +283,8 @@ def card(shipped: Mapping[str, Any], runs: list[OwnRun]) -> dict[str, Any]:
                                                       "cut short")},
         "own_made": datetime.date.today().isoformat(),
         "own_thresholds": "inherited threshold: the kill thresholds are those of the shipped "
-        "forecast, and a run is called unpromising when either the shipped or the adapted "
-        "probability is below; so few runs cannot certify a kill rate of their own. Classes, "
+        "forecast and apply to its probability, stretched by at most half where the adapted one is "
+        "below too; so few runs cannot certify a kill rate of their own. Classes, "
         "horizon and box of features are widened to hold these runs, where nothing was certified; "
         "nor are stops of runs that are late to learn their training set (own: memorised_by).",
     }  # fmt: skip

@@ -15,6 +15,7 @@ NEEDED = (
     "grokwatch/py.typed",
     "grokwatch/signals/phase.py",
     "grokwatch/forecast/shipped.json",
+    "grokwatch/report/page.html",
 )
 PROGRAM = """
 import sys, grokwatch

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from landscape_dimensions import dimension_falls, dimension_grows, estimators_agree
 from landscape_rules import (
     BARRIER,
     NEAR,
     SMALL_RATIO,
     Claim,
-    about,
     after_t2,
     make_claim,
     median,
@@ -51,22 +51,6 @@ def claims(run: Run, measured: Measured) -> list[Claim]:
     ]
 
 
-def as_table(found: list[Claim]) -> str:
-    """The claims as a Markdown table.
-
-    >>> print(as_table([make_claim("The earth is flat", "a ball", False)]))
-    | claim | measured | agrees? |
-    |---|---|---|
-    | The earth is flat | a ball | **no** |
-    """
-    said = {True: "yes", False: "**no**", None: "not tested"}
-    lines = ["| claim | measured | agrees? |", "|---|---|---|"]
-    for one in found:
-        cells = [one["claim"], one["measured"], said[one["agrees"]]]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
-
-
 def two_minimisers(measured: Measured) -> Claim:
     """Figure 3, on the line used there."""
     line = measured.to_initial
@@ -91,7 +75,7 @@ def quiet_curvature(run: Run, measured: Measured) -> Claim:
     small = np.abs(ratio) <= SMALL_RATIO
     return make_claim(
         "Away from slingshots λ_min stays close to 0 (sec. 4)",
-        f"after t2: median |λ_min/λ_max| = {median(np.abs(ratio)):.4f}; "
+        f"after t2: median |λ_min/λ_max| = {median(np.abs(ratio)):.0e}; "
         f"<= {SMALL_RATIO} at {percent(small)} of {len(ratio)} probes; "
         f"negative for certain in {percent(negative(run, measured))}",
         bool(small.mean() >= 0.9) if len(ratio) else None,
@@ -109,7 +93,7 @@ def slingshot_curvature(run: Run, measured: Measured) -> Claim:
     return make_claim(
         "During slingshots λ_min becomes negative (sec. 4)",
         f"negative for certain at {sum(certain)} of {len(lows)} slingshots; lowest λ_min/λ_max "
-        f"there: median {median(lows):.3f}, against a quiet median of |ratio| {quiet:.4f}",
+        f"there: median {median(lows):.3f}, against a quiet median of |ratio| {quiet:.0e}",
         all(certain) and -median(lows) > 3 * quiet if lows else None,
     )
 
@@ -219,56 +203,4 @@ def initial_direction(measured: Measured) -> Claim:
         f"the lowest training loss within |α| <= .6 is at most one grid point ({grid:.2f}) from "
         f"the point itself at {percent(minimum)} of {len(minimum)} checkpoints",
         bool(minimum.mean() >= 0.9),
-    )
-
-
-def dimension_grows(run: Run, measured: Measured) -> Claim:
-    """Appendix H, the beginning."""
-    return _dimension_change(
-        run,
-        measured,
-        ("start", "t2"),
-        "Intrinsic dimension grows at the very beginning (app. H)",
-        1,
-    )
-
-
-def dimension_falls(run: Run, measured: Measured) -> Claim:
-    """Appendix H, the rest."""
-    return _dimension_change(
-        run, measured, ("t2", "end"), "and then falls until it stabilises (app. H)", -1
-    )
-
-
-def estimators_agree(measured: Measured) -> Claim:
-    """Appendix H.1."""
-    pairs = [
-        (a, b)
-        for side in (measured.dimensions, measured.val_dimensions)
-        for layer in side["mle"]
-        for a, b in zip(side["mle"][layer], side["twonn"][layer], strict=True)
-        if np.isfinite(a) and np.isfinite(b)
-    ]
-    r = float(np.corrcoef(np.array(pairs).T)[0, 1])
-    return make_claim(
-        "MLE (k = 2) and TwoNN correlate to 99.6 % (app. H.1)",
-        f"Pearson {100 * r:.1f} % over {len(pairs)} pairs (layers, checkpoints, both sets)",
-        r > 0.99,
-    )
-
-
-def _dimension_change(
-    run: Run, measured: Measured, between: tuple[str, str], text: str, sign: int
-) -> Claim:
-    steps = np.array(measured.dimension_steps)
-    last = int(steps[-1])
-    ends = {"start": 0, "t2": run.milestones.get("t2", last), "end": last}
-    said, met = [], []
-    for side, found in (("train", measured.dimensions), ("val", measured.val_dimensions)):
-        for layer, values in found["mle"].items():
-            before, after = (about(steps, np.array(values), ends[name]) for name in between)
-            said.append(f"{side} {layer} {before:.1f} -> {after:.1f}")
-            met.append(sign * (after - before) > 0)
-    return make_claim(
-        text, f"MLE (k = 2), {between[0]} -> {between[1]}: {'; '.join(said)}", all(met)
     )

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from landscape_claims import as_table, claims
+from landscape_claims import claims
 from landscape_measure import Measured, Problem, measure
 from landscape_plots import draw_all
+from landscape_rules import as_table
 from landscape_train import Run, train
 from models import Transformer
 from tasks import equations, split

@@ -77,3 +77,19 @@ def percent(hits: Array) -> str:
 def make_claim(claim: str, measured: str, agrees: bool | None) -> Claim:
     """A claim, what was measured, and whether they agree; None = nothing to measure."""
     return {"claim": claim, "measured": measured, "agrees": agrees}
+
+
+def as_table(found: list[Claim]) -> str:
+    """The claims as a Markdown table.
+
+    >>> print(as_table([make_claim("The earth is flat", "a ball", False)]))
+    | claim | measured | agrees? |
+    |---|---|---|
+    | The earth is flat | a ball | **no** |
+    """
+    said = {True: "yes", False: "**no**", None: "not tested"}
+    lines = ["| claim | measured | agrees? |", "|---|---|---|"]
+    for one in found:
+        cells = [one["claim"], one["measured"], said[one["agrees"]]]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

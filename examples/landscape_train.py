@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ AROUND = 18  # steps kept before and after the one at which a slingshot is notic
 STRIDE = 3  # steps from one of them to the next
 MOST_SLINGSHOTS = 5
 GO_ON = 1.3  # times t4: how long training goes on once the network has generalised
+
+GENERALISED = 0.95  # validation accuracy
 
 State = dict[str, Tensor]
 
@@ -128,7 +131,26 @@ def train(
     run.checkpoints[last] = _copy(model)
     run.even.append(last)
     run.milestones = {t: int(signals[t]) for t in ("t1", "t2", "t3", "t4") if t in signals}
+    if "t4" in run.milestones:
+        end_generalised(run, problem)
     return run
+
+
+def end_generalised(run: Run, problem: Problem) -> None:
+    """Drop the last checkpoints as far as a slingshot has just thrown them out again.
+
+    What the paper calls θ* is a network that generalises.
+    """
+    twin = copy.deepcopy(problem.model)
+    while len(run.checkpoints) > 2:
+        last = max(run.checkpoints)
+        twin.load_state_dict(run.checkpoints[last])
+        with torch.no_grad():
+            right = twin(problem.x_val).argmax(1) == problem.y_val
+        if float(right.float().mean()) >= GENERALISED:
+            return
+        del run.checkpoints[last]
+        run.even = [step for step in run.even if step != last]
 
 
 def _note(run: Run, loss: Tensor, model: torch.nn.Module, trajectory: Trajectory) -> None:

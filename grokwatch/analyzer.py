@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grokwatch.history import FloatArray, History, Steps, Values
-from grokwatch.ingest import FLOAT32_MAX, MEASUREMENTS
+from grokwatch.ingest import FLOAT32_MAX, MEASUREMENTS, PROBED
 from grokwatch.signals.base import Signal
 from grokwatch.signals.phase import Phases
 from grokwatch.signals.slingshot import Slingshot
@@ -47,6 +47,7 @@ class Analyzer:
 
     def __init__(self, phases: Phases, signals: Sequence[Signal] = ()) -> None:
         self.history = History()
+        self.probed: dict[str, float] = {}  # only the latest is kept: these are many, and rare
         self.phases = phases
         self.slingshot, self.spectral, self.transition = Slingshot(), Spectral(), Transition()
         self.own: dict[str, Signal] = {}
@@ -70,7 +71,10 @@ class Analyzer:
 
     def take(self, step: int, name: str, value: float) -> None:
         """Hand one measurement to everything that wants it."""
-        self.history.extend(name, (step,), (value,))
+        if name not in PROBED:
+            self.history.extend(name, (step,), (value,))
+        elif math.isfinite(value):
+            self.probed[name] = value
         for signal in (self.phases, self.slingshot, self.spectral, self.transition):
             if name in signal.inputs:
                 signal.update(step, name, value)
@@ -121,7 +125,8 @@ class Analyzer:
             return {}
         low, high = phases.quiet
         anything, size = (-FLOAT32_MAX, FLOAT32_MAX), (0.0, FLOAT32_MAX)
-        ranges = {name: size for name, kind in MEASUREMENTS.items() if kind == "norm"}
+        norms = [name for name, kind in MEASUREMENTS.items() if kind == "norm"]
+        ranges = {name: size for name in norms if name not in PROBED}
         ranges["train_loss"] = (low if self.slingshot.off else max(low, 0.0), high)
         ranges["train_accuracy"] = phases.quiet_accuracy
         ranges["val_loss"] = phases.quiet_val_loss
@@ -157,6 +162,7 @@ class Analyzer:
         found = {
             name: bins.last[1] for name, bins in self.history.bins.items() if bins.last is not None
         }
+        found.update(self.probed)
         found.update(self.phases.values())
         found.update(self.slingshot.values())
         found.update(self.spectral.values())
@@ -209,6 +215,7 @@ class Analyzer:
                     self._switch_off(name, error)
         return {
             **{name: part.state_dict() for name, part in self._built_in().items()},
+            "probed": [self.probed.get(name) for name in sorted(PROBED)],
             "fits": [dict(fit) for fit in self._fits],
             "own": own,
             "switched_off": sorted(self.switched_off),
@@ -218,6 +225,8 @@ class Analyzer:
         """Restore what :meth:`state_dict` gave."""
         for name, part in self._built_in().items():
             part.load_state_dict(take(state, name))
+        probed = zip(sorted(PROBED), take(state, "probed"), strict=True)
+        self.probed = {name: value for name, value in probed if value is not None}
         self._fits = [dict(fit) for fit in take(state, "fits")]
         self.switched_off = set(take(state, "switched_off"))
         own = take(state, "own")

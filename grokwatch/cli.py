@@ -1,4 +1,4 @@
-"""The command line: ``grokwatch demo | replay RUN | watch PATH | compare RUN... | fit RUN...``.
+"""The command line: ``grokwatch demo | replay | watch | compare | report | fit``.
 
 Exit status: 0 fine, 2 bad input (one line on standard error), 3 stopping is recommended.
 """
@@ -17,6 +17,7 @@ from grokwatch._cli_common import BadInputError, safe
 from grokwatch._cli_compare import compare_command
 from grokwatch._cli_fit import fit_command
 from grokwatch._cli_replay import replay_command
+from grokwatch._cli_report import report_command
 from grokwatch._cli_watch import watch_command
 from grokwatch._version import __version__
 
@@ -59,10 +60,11 @@ def demo(
     raise typer.Exit(run_demo(seed=seed, device=device, out=out, stop=not no_stop))
 
 
-# One file a command; `report` goes here too.
+# One file a command.
 app.command("replay")(replay_command)
 app.command("watch")(watch_command)
 app.command("compare")(compare_command)
+app.command("report")(report_command)
 app.command("fit")(fit_command)
 
 

@@ -26,7 +26,20 @@ MEASUREMENTS: dict[str, Kind] = {
     "update_cosine_distance": "norm",
     "learning_rate": "norm",
     "chance": "fraction",  # accuracy of guessing, once it is known (number of classes)
+    # Both ends of the Hessian's spectrum on a fixed batch, see docs/curvature.md.
+    "hessian_max": "real",
+    "hessian_min": "real",
+    "hessian_ratio": "real",
+    "hessian_max_residual": "norm",
+    "hessian_min_residual": "norm",
+    "hessian_max_resolved": "norm",  # 0 or 1
+    "hessian_min_resolved": "norm",
+    "hessian_edge": "real",  # 1 = at the optimiser's edge of stability
+    "hessian_edge_resolved": "norm",
 }
+
+#: What a probe measures now and then: only the latest of each is kept, not its course.
+PROBED = frozenset(name for name in MEASUREMENTS if name.startswith("hessian_"))
 
 FLOAT32_MAX = 3.4028234663852886e38
 LAST_STEP = 10**15  # where the log-time grid ends

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from torch import nn, optim
 
+from grokwatch.integrations._checks import check_follow
 from grokwatch.integrations._clock import Clock
+from grokwatch.integrations._curvature import Prober, Wanted
 from grokwatch.integrations._drain import Drain
 from grokwatch.integrations._going_on import KEPT, bring, next_check, settle
 from grokwatch.integrations._outlet import RECORD, Destinations, Outlet, tell
@@ -39,6 +41,7 @@ class Follower:
         on_error: "warn" tells once, switches the part that failed off and lets training go on;
             "raise" raises.
         norms_every: cadence of norms in optimiser steps; 0 measures none.
+        curvature: measure it too, see :class:`Prober`.
         settings: of :class:`grokwatch.Monitor`, as the user gave them; None = not given.
     """
 
@@ -49,20 +52,17 @@ class Follower:
         on_verdict: Callable[[Verdict], object] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         norms_every: int = 50,
+        curvature: Wanted = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise' but got {on_error!r}.")
-        if on_verdict is not None and not callable(on_verdict):
-            raise TypeError(f"on_verdict must be callable but got {on_verdict!r}.")
-        if norms_every < 0:
-            raise ValueError(f"norms_every cannot be negative but got {norms_every}.")
-        given = {name: value for name, value in (settings or {}).items() if value is not None}
-        Monitor(**{"budget": 1, **given})  # raises for a wrong setting
-        self._given = given
+        check_follow(norms_every, on_verdict)
+        self._given = {name: v for name, v in (settings or {}).items() if v is not None}
+        Monitor(**{"budget": 1, **self._given})  # raises for a wrong setting
         self._stop_on = check_stop_on(stop_on)
         self._on_verdict, self._raises = on_verdict, on_error == "raise"
-        self._norms_every = norms_every
+        self._norms_every, self.curvature = norms_every, Prober(curvature)
         self._state: dict[str, Any] | None = None  # loaded, waiting for the start
         self._verdict = _NOTHING_YET
         self._begin()
@@ -106,7 +106,7 @@ class Follower:
             percent = settings.get("accuracy_unit") == "percent"
             monitor = Monitor(**{k: v for k, v in settings.items() if k != "accuracy_unit"})
             folder = None if log_dir is None else Path(log_dir)
-            kept, others = dict(notes or {}), dict(sinks or {})
+            kept, others = {**self.curvature.notes, **(notes or {})}, dict(sinks or {})
             where = Destinations(folder, tensorboard, False, settings, kept, others)
             self._outlet = Outlet(monitor, where, self._news, percent, raises=self._raises)
             self._drain = Drain(self._outlet.submit, self._outlet.refuse)
@@ -140,7 +140,7 @@ class Follower:
             with self.guard():
                 norms = {} if self._clock is None else self._clock.norms()
                 measured = {"train_loss": loss, "train_accuracy": accuracy, **others}
-                self._drain.train(step, {**norms, **measured})
+                self._drain.train(step, {**norms, **self.curvature.row(), **measured})
 
     def observe(self, step: int, **measurements: Any) -> None:
         """Take any measurement of the monitor (None = not measured) and judge all there is."""
@@ -159,9 +159,9 @@ class Follower:
 
     @property
     def works(self) -> bool:
-        """Whether a run is being followed: started, not closed, nothing failed."""
-        outlet = self._outlet
-        return outlet is not None and not self._closed and not self._failed and outlet.works()
+        """Whether a run is followed: started, not closed, nothing failed, no probe under way."""
+        outlet, off = self._outlet, self._closed or self._failed or self.curvature.busy
+        return outlet is not None and not off and outlet.works()
 
     @property
     def waiting(self) -> bool:
@@ -240,6 +240,7 @@ class Follower:
             self._leave()
 
     def _leave(self) -> None:
+        self.curvature.close()
         if self._clock is not None:
             self._clock.close()
         if self._outlet is not None and not self._closed:

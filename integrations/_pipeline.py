@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from grokwatch.integrations._clock import Clock
+from grokwatch.integrations._curvature import Prober
 from grokwatch.integrations._drain import Drain
 from grokwatch.integrations._outlet import Outlet
 from grokwatch.state import take
@@ -18,17 +19,22 @@ class Pipeline:
         clock: numbers the rows and measures norms.
         drain: holds the rows.
         outlet: judges and writes them.
+        prober: measures curvature.
     """
 
-    def __init__(self, clock: Clock, drain: Drain, outlet: Outlet) -> None:
-        self.clock, self.drain, self.outlet = clock, drain, outlet
+    def __init__(self, clock: Clock, drain: Drain, outlet: Outlet, prober: Prober) -> None:
+        self.clock, self.drain, self.outlet, self.prober = clock, drain, outlet, prober
+
+    def probed(self) -> dict[str, Any]:
+        """Norms and curvature measured since the last call."""
+        return {**self.clock.norms(), **self.prober.row()}
 
     def flush(self) -> None:
         """Judge everything handed over so far, the last batch included."""
         try:
-            norms = self.clock.norms()
-            if norms:
-                self.drain.now(self.clock.step, norms)
+            probed = self.probed()
+            if probed:
+                self.drain.now(self.clock.step, probed)
             self.drain.flush(everything=True)
         except Exception as error:
             self.outlet.fault("monitor", error)
@@ -36,6 +42,7 @@ class Pipeline:
     def close(self) -> None:
         """Remove the hooks, judge and write what is left."""
         self.clock.close()
+        self.prober.close()
         self.flush()
         self.outlet.close()
 
@@ -70,14 +77,14 @@ class Pipeline:
         self.clock.restart(step, probed)
 
 
-def plain(notes: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the notes as JSON would give it back.
+def plain(notes: dict[str, Any] | None, also: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the notes as JSON would give it back, after what is also to be noted.
 
     Raises:
         TypeError: something that JSON does not know.
     """
     try:
-        copy: dict[str, Any] = json.loads(json.dumps(notes, allow_nan=False))
+        copy: dict[str, Any] = json.loads(json.dumps(notes or {}, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise TypeError(f"notes must be plain JSON-able Python: {error}.") from None
-    return copy
+    return {**also, **copy}

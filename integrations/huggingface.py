@@ -25,6 +25,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from grokwatch.integrations._callback import Follower
+from grokwatch.integrations._curvature import Wanted
+from grokwatch.integrations._huggingface_curvature import follow_curvature
 from grokwatch.integrations._huggingface_own_type import OwnType
 from grokwatch.integrations._huggingface_run import Event, Options, Run
 from grokwatch.integrations._huggingface_sinks import calling_handler
@@ -54,12 +56,12 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
             unless the run is resumed.
         tensorboard: None writes to the Trainer's own writer if it reports to TensorBoard; True
             writes an event file of our own into ``log_dir`` if it does not; False writes none.
-        val_loss: key of the metric; None finds it.
-        val_accuracy: likewise.
+        val_loss: key of the metric; None finds it. Likewise ``val_accuracy``.
         train_accuracy: measure it in training batches.
         on_verdict: called with every verdict that is news.
         on_error: "warn" tells once, switches that part off and lets training go on; "raise".
         norms_every: cadence of norms in optimiser steps; 0 measures none.
+        curvature: measure the Hessian's extremes: True or a ``CurvatureProbe``.
         notes: for the record, plain JSON-able Python.
         **settings: of :class:`grokwatch.Monitor`; they come before what is found.
 
@@ -90,6 +92,7 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
         on_verdict: Callable[[Verdict], object] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         norms_every: int = 50,
+        curvature: Wanted = False,
         notes: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -100,6 +103,7 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
             on_verdict=on_verdict,
             on_error=on_error,
             norms_every=norms_every,
+            curvature=curvature,
             settings=settings,
         )
         self._stop, self._on_stop = stop, on_stop
@@ -145,6 +149,7 @@ class GrokWatchCallback(TrainerCallback, ExportableState, metaclass=OwnType):
             if state.is_world_process_zero:
                 others = [c for c in callbacks if not isinstance(c, GrokWatchCallback)]
                 self._run.start(handler, others, saved)
+                follow_curvature(self._follower, args, kwargs)
 
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grokwatch.integrations._callback import Follower, next_check
+from grokwatch.integrations._curvature import Wanted
 from grokwatch.integrations._lightning_base import base
+from grokwatch.integrations._lightning_curvature import KeepsBatch, follow_curvature, whole
 from grokwatch.integrations._lightning_metrics import Metrics
 from grokwatch.integrations._lightning_trainer import (
     Module,
@@ -33,7 +35,7 @@ log = logging.getLogger("grokwatch")
 _Callback: Any = base()
 
 
-class GrokWatchCallback(_Callback):  # type: ignore[misc]
+class GrokWatchCallback(KeepsBatch, _Callback):  # type: ignore[misc]
     """Follows a ``Trainer.fit``; ``callback.verdict`` holds the latest verdict.
 
     Args:
@@ -51,6 +53,7 @@ class GrokWatchCallback(_Callback):  # type: ignore[misc]
             "raise" raises.
         norms_every: cadence of norms in optimiser steps; 0 measures none. Models that are split
             over several devices are not measured.
+        curvature: measure the Hessian's extremes: True or a ``CurvatureProbe``.
         **settings: of :class:`grokwatch.Monitor`. Learning rate, weight decay and number of
             classes are taken from optimizer, hyper-parameters and metrics unless given.
 
@@ -74,6 +77,7 @@ class GrokWatchCallback(_Callback):  # type: ignore[misc]
         on_verdict: Callable[[Verdict], object] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
         norms_every: int = 50,
+        curvature: Wanted = False,
         **settings: Any,
     ) -> None:
         if not (on_stop is None or on_stop == "checkpoint" or callable(on_stop)):
@@ -89,6 +93,7 @@ class GrokWatchCallback(_Callback):  # type: ignore[misc]
             on_verdict=on_verdict,
             on_error=on_error,
             norms_every=norms_every,
+            curvature=curvature,
             settings={"budget": budget, **settings},
         )
         self._metrics = Metrics(self._named)
@@ -130,8 +135,9 @@ class GrokWatchCallback(_Callback):  # type: ignore[misc]
                 notes=notes(pl_module, optimizer),
                 sinks=sinks(trainer, self._name, self._axis),
             )
-            if optimizer is not None and _whole(trainer):
+            if optimizer is not None and whole(trainer):
                 follower.measure_norms(pl_module, optimizer)
+            follow_curvature(follower, trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -241,8 +247,3 @@ class GrokWatchCallback(_Callback):  # type: ignore[misc]
         trainer.should_stop = True
         if trainer.is_global_zero:
             log.warning("stopping at step %s: %s", f"{self._step:,}", self.verdict.reason)
-
-
-def _whole(trainer: Trainer) -> bool:
-    """Whether every process holds all weights."""
-    return trainer.world_size == 1 or "DDP" in type(trainer.strategy).__name__

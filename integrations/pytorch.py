@@ -10,12 +10,15 @@ from typing import Any
 import torch
 
 from grokwatch.ingest import check_step
+from grokwatch.integrations._checks import check_watch
 from grokwatch.integrations._clock import Clock, Optimizers, as_list, settings_of
+from grokwatch.integrations._curvature import Wanted
+from grokwatch.integrations._curvature_batch import WatchProber
 from grokwatch.integrations._distributed import Ranks
 from grokwatch.integrations._drain import Drain
 from grokwatch.integrations._evaluate import evaluate as evaluate
 from grokwatch.integrations._given import Given
-from grokwatch.integrations._on_stop import BeforeStop, OnStop, check_on_stop
+from grokwatch.integrations._on_stop import BeforeStop, OnStop
 from grokwatch.integrations._outlet import Destinations, Outlet
 from grokwatch.integrations._pipeline import Pipeline, plain
 from grokwatch.monitor import Monitor
@@ -41,6 +44,8 @@ class Watch:
         console: show a progress bar (only on a terminal).
         tensorboard: write TensorBoard events into ``log_dir``.
         norms_every: cadence of norms in optimiser steps; 0 measures none.
+        curvature: measure the Hessian's extremes: a ``CurvatureProbe(batch=(inputs, targets))``;
+            or True, if :meth:`train` is given logits, targets and their cross-entropy.
         notes: anything worth keeping with the record, as plain JSON-able Python.
         **settings: of :class:`grokwatch.Monitor`. Learning rate and weight decay are taken from
             the optimizer unless given, ``chance`` from the logits given to :meth:`validate`.
@@ -74,31 +79,27 @@ class Watch:
         console: bool = False,
         tensorboard: bool = True,
         norms_every: int = 50,
+        curvature: Wanted = False,
         notes: dict[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        if not isinstance(model, torch.nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module but is {type(model).__name__}.")
-        if norms_every < 0:
-            raise ValueError(f"norms_every cannot be negative but got {norms_every}.")
-        if on_verdict is not None and not callable(on_verdict):
-            raise TypeError(f"on_verdict must be callable but got {on_verdict!r}.")
-        check_on_stop(on_stop, log_dir)
+        check_watch(model, norms_every, on_verdict, on_stop, log_dir)
         optimizers = as_list(optimizer)
-        settings = {**settings_of(optimizers), **settings}
-        Monitor(budget=budget, **settings)  # raises for a wrong setting
+        self._prober = prober = WatchProber(curvature, optimizers)
+        settings = {**settings_of(optimizers), **settings, "budget": budget}
+        Monitor(**settings)  # raises for a wrong setting
         percent = settings.pop("accuracy_unit", "fraction") == "percent"
-        monitor = Monitor(budget=budget, **settings)
+        monitor = Monitor(**settings)
         self._stop_on = check_stop_on(stop_on)
         folder = None if log_dir is None else Path(log_dir)
-        settings["budget"] = budget
-        where = Destinations(folder, tensorboard, console, settings, plain(notes or {}))
+        where = Destinations(folder, tensorboard, console, settings, plain(notes, prober.notes))
         self._outlet = outlet = Outlet(monitor, where, on_verdict, percent)
         self._drain = Drain(outlet.submit, outlet.refuse)
         self._given = Given(percent, settings.get("chance") is not None, outlet.refuse)
         self._ranks = ranks = Ranks(outlet.fault)
         self._clock = Clock(model, optimizers, norms_every, lambda: ranks.judges, outlet.fault)
-        self._pipeline = Pipeline(self._clock, self._drain, outlet)
+        self._pipeline = Pipeline(self._clock, self._drain, outlet, prober)
+        prober.watch(model, optimizers, ranks, outlet)
         self._before_stop = BeforeStop(on_stop, model, optimizers, self._pipeline)
         self._closed = False
         self._finish = weakref.finalize(self, self._pipeline.finish)
@@ -135,7 +136,8 @@ class Watch:
             if not self._takes():
                 return
             measured = self._given.training(loss, accuracy, logits, targets, others)
-            self._drain.train(at, {**self._clock.norms(), **measured})
+            self._prober.offer(loss, logits, targets)
+            self._drain.train(at, {**self._pipeline.probed(), **measured})
         except Exception as error:
             self._outlet.fault("monitor", error)
 
@@ -212,10 +214,7 @@ class Watch:
         return self._outlet.destinations.log_dir
 
     def flush(self) -> Verdict:
-        """Judge everything handed over so far, the last batch included.
-
-        Batches that still come for the same optimiser step are left out.
-        """
+        """Judge everything handed over; batches still to come for this step are left out."""
         self._pipeline.flush()
         return self.verdict
 

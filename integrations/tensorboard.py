@@ -45,6 +45,13 @@ LAYOUT = {
             [f"{ROOT}/trend/val_loss_4x", f"{ROOT}/trend/val_accuracy_4x"],
         ],
     },
+    "4 Curvature (if measured)": {
+        "Largest and smallest eigenvalue of the Hessian": [
+            "Multiline",
+            [f"{ROOT}/hessian_max", f"{ROOT}/hessian_min"],
+        ],
+        "Their ratio": ["Multiline", [f"{ROOT}/hessian_ratio"]],
+    },
 }
 
 _PER_E_FOLD = 40  # training curves are thinned to this many points each time the step grows e-fold
@@ -78,7 +85,7 @@ class TensorBoardSink:
             purge = None if resumed_after is None else resumed_after + 1
             new = not purge or not any(Path(log_dir).glob("events.out.tfevents.*"))
             self.writer = SummaryWriter(log_dir, purge_step=purge)
-        self._next = 0
+        self._next: dict[str, int] = {}
         self._curve: list[tuple[int, float]] = []
         self._drawn: tuple[float, float] | None = None
         if new:
@@ -94,12 +101,12 @@ class TensorBoardSink:
 
     def observe(self, step: int, measured: dict[str, float]) -> None:
         """Write the row's curves: validation always, training thinned evenly in log time."""
-        due = step >= self._next
-        if due and any(name.startswith("train_") for name in measured):
-            self._next = step + max(1, step // _PER_E_FOLD)
         for name, value in measured.items():
-            if due or not name.startswith("train_"):
-                self.writer.add_scalar(f"{ROOT}/{name}", value, self._axis(step))
+            if name.startswith("train_"):  # each by itself: some come at every step, some rarely
+                if step < self._next.get(name, 0):
+                    continue
+                self._next[name] = step + max(1, step // _PER_E_FOLD)
+            self.writer.add_scalar(f"{ROOT}/{name}", value, self._axis(step))
         if "val_accuracy" in measured:
             self._curve.append((step, measured["val_accuracy"]))
             if len(self._curve) > _CURVE_POINTS:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from grokwatch.geometry._ends import judge
 from grokwatch.geometry.curvature import Curvature, WarmStart, hessian_extremes
 from tests.nets import Training
 
@@ -112,6 +113,20 @@ def test_what_is_called_resolved_is_right(seed):
     assert claimed > 0
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_singular_hessian_has_no_sign_below_even_when_searched_through(seed):
+    random = np.random.default_rng(seed)
+    values = [*random.uniform(1, 9, size=3), *[0.0] * int(random.integers(1, 6))]
+    found = measure(values, torch.float32, seed=seed)
+    assert found.resolved_max and not found.resolved_min
+    assert abs(found.lambda_min) < 1e-5
+
+
+def test_what_may_be_rounding_is_not_claimed():
+    assert judge(-1e-6, 0.0, 1e-7, top=False, complete=True)
+    assert not judge(-2e-7, 0.0, 1e-7, top=False, complete=True)
+
+
 def test_residuals_are_those_of_the_eigenvectors():
     x, loss = bowl(SPECTRUM, seed=3)
     found = hessian_extremes(loss, [x], n_hvp=6)
@@ -161,8 +176,14 @@ def test_a_stale_or_orthogonal_warm_state_recovers():
     values = torch.linspace(-0.2, 0.2, n, dtype=torch.float64)
     values[0], values[1] = 5.0, -3.0
     x, loss = bowl(values)
-    # Eigenvectors of the middle: without noise their Krylov space would never leave them.
-    wrong = WarmStart(torch.eye(n, dtype=x.dtype)[n // 2], torch.eye(n, dtype=x.dtype)[n // 3])
+    # Nothing of the two ends is in these: without noise their Krylov space would not have it.
+    middle, other = torch.zeros(2, n, dtype=x.dtype)
+    middle[100:200], other[150:250] = 0.1, 0.1
+    for wrong in (WarmStart(middle, other), WarmStart(torch.eye(n)[50], torch.eye(n)[60])):
+        recovers(loss, x, wrong)
+
+
+def recovers(loss, x, wrong):
     found = hessian_extremes(loss, [x], n_hvp=8, state=wrong)
     assert found.lambda_max == pytest.approx(5.0, rel=1e-3)
     assert found.lambda_min == pytest.approx(-3.0, rel=1e-2)

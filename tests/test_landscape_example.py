@@ -86,3 +86,14 @@ def test_rules_that_the_claims_are_held_to() -> None:
     assert landscape_claims.jumping_angle(run)["agrees"] is None
     run.curves = {"step_cosine_distance": np.geomspace(1e-8, 1e-4, 200).tolist()}
     assert landscape_claims.constant_angle(run)["agrees"] is False
+
+
+def test_the_last_checkpoint_kept_is_one_that_generalises(small: None) -> None:
+    preset = landscape_of_grokking.PRESETS["small"]
+    problem = landscape_of_grokking.make_problem(preset, "-", 0)
+    good = {name: value.clone() for name, value in problem.model.state_dict().items()}
+    bad = {**good, "head.weight": -good["head.weight"]}
+    problem.y_val = problem.model(problem.x_val).argmax(1)
+    run = landscape_train.Run({0: bad, 5: bad, 7: good, 8: bad, 10: bad}, [0, 5, 10])
+    landscape_train.end_generalised(run, problem)
+    assert sorted(run.checkpoints) == [0, 5, 7] and run.even == [0, 5]

@@ -81,7 +81,7 @@ def test_an_unpromising_run_is_stopped_only_inside_what_the_forecast_knows():
 
     for why, settings in {
         "budget exceeds the 20,000 steps": {"budget": 30_000},
-        "16 to 59 classes, this has 10": {"chance": 0.1},
+        "16 to 59 classes, guessing gives 0.1 here": {"chance": 0.1},
         "number of classes is not known": {"chance": None},
     }.items():
         strange = watched(Forecast(parameters()), rising=True, **settings)

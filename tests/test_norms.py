@@ -181,7 +181,7 @@ def test_a_probe_that_fails_is_told_once_and_left_out():
     model, x, y = model_and_data()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with grokwatch.watch(model, optimizer, budget=10, norms_every=1) as watch:
-        watch._probe.parameters = ["broken"]
+        watch._clock._probe.parameters = ["broken"]
         with pytest.warns(RuntimeWarning, match="norms failed") as told:
             for _ in range(5):
                 loss = torch.nn.functional.cross_entropy(model(x), y)

@@ -636,7 +636,7 @@ def test_a_full_disk(tmp_path):
     assert done.stdout == "finished 1500\n"
     assert done.stderr.count("record failed and is switched off") == 1
     assert done.stderr.count("tensorboard failed and is switched off") == 1
-    assert read_run(tmp_path / "run").last_step > 100  # what was written stays readable
+    assert read_run(tmp_path / "run").last_step > 50  # what was written stays readable
 
 
 def test_a_watch_that_nobody_closes_still_writes_its_tail(tmp_path):

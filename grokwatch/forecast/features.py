@@ -97,6 +97,7 @@ def _accuracies(evidence: Evidence, found: dict[str, float]) -> None:
         return
     steps, values = bins.points()
     chance = evidence.chance or 0.0
+    chance = chance if chance < 1.0 else 0.0  # first seen at 1: nothing is known of guessing
     levels = {
         "val_progress": float(values[-1]),
         "val_progress_best": float(values.max()),

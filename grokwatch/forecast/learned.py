@@ -253,7 +253,8 @@ class Forecast:
         if evidence.chance is None or evidence.chance_is_guess:
             return "the number of classes is not known, tell chance=1/classes"
         if not 1.0 / (most + 0.5) < evidence.chance < 1.0 / (fewest - 0.5):
-            return f"they have {fewest} to {most} classes, this has {1.0 / evidence.chance:.0f}"
+            guessed = f"guessing gives {evidence.chance:.3g} here"
+            return f"they have {fewest} to {most} classes, {guessed}"
         with np.errstate(invalid="ignore"):
             beyond = np.flatnonzero((x < self._low) | (x > self._high))
         return NAMES[int(beyond[0])].replace("_", " ") if beyond.size else None

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from grokwatch.geometry.landscape import Series, Slice, Surface
@@ -203,8 +204,10 @@ def _scaled(values: Array, name: str) -> tuple[Array, Normalize]:
 def _colour_bar(figure: Figure, drawn: Any, axes: Axes, name: str) -> None:
     bar = figure.colorbar(drawn, ax=axes, pad=0.01)
     bar.set_label(name.replace("_", " "), fontsize=9)
-    if not _is_accuracy(name):
-        from matplotlib.ticker import LogLocator, NullFormatter
-
-        bar.ax.yaxis.set_major_locator(LogLocator(numticks=7))
-        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    if isinstance(drawn.norm, LogNorm):
+        # Within two decades powers of ten alone would be one tick, or none.
+        low, high = drawn.get_clim()
+        few = high < 100 * low
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter(LogFormatter() if few else LogFormatterSciNotation())

@@ -33,7 +33,7 @@ class Panel:
 
     Attributes:
         label: of the vertical axis.
-        curves: (steps, values) by name.
+        curves: (steps, values) by name; "training" and "validation" have colours of their own.
         scale: "linear", "log", or a positive number: logarithmic both ways beyond it.
         style: matplotlib's format by name of curve; "-" unless given.
         limits: of the vertical axis; None fits it to the curves.
@@ -73,14 +73,16 @@ def over_training_figure(
             shown = np.isfinite(values) & (steps > 0 if log_axis else steps == steps)
             shown &= values > 0 if panel.scale == "log" else True
             every.append(steps[shown])
-            line = panel.style.get(name, "-")
+            colour, line = COLOURS.get(name, colour), panel.style.get(name, "-")
             axis.plot(steps[shown], values[shown], line, color=colour, lw=1.2, ms=4, label=name,
                       mfc="white" if line == "o" else colour)  # fmt: skip
         axis.set_ylabel(panel.label)
         axis.set_ylim(panel.limits)
         axis.grid(alpha=0.25)
-        if len(panel.curves) > 1:
-            axis.legend(frameon=False, fontsize=8.5, ncols=min(3, len(panel.curves)))
+        if len(panel.curves) > 3:  # inside, so many names would hide the curves
+            axis.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        elif len(panel.curves) > 1:
+            axis.legend(fontsize=8.5, ncols=3, framealpha=0.85, edgecolor="none")
         if len(spikes):
             axis.plot(
                 list(spikes), [0.985] * len(spikes), "v", color=COLOURS["ink"], ms=4,
@@ -119,11 +121,14 @@ def path_figure(
         x, y, c=np.maximum(at, 1), s=16, cmap="cividis", norm=LogNorm(1, max(at.max(), 2)), zorder=2
     )
     figure.colorbar(dots, ax=plane, pad=0.01, label="optimiser step")
+    places: dict[int, list[str]] = {}
     for name, step in (milestones or {}).items():
-        i = int(np.argmin(np.abs(at - step)))
+        places.setdefault(int(np.argmin(np.abs(at - step))), []).append(name)
+    for i, names in places.items():
         plane.annotate(
-            name, (x[i], y[i]), (8, 8), textcoords="offset points", fontsize=11,
-            color="#D55E00", arrowprops={"arrowstyle": "-", "color": "#D55E00"},
+            ", ".join(names), (x[i], y[i]), (10, 10), textcoords="offset points", fontsize=11,
+            color="#B04A00", arrowprops={"arrowstyle": "-", "color": "#B04A00"},
+            bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
         )  # fmt: skip
     for axis, name, i in ((plane.set_xlabel, "first", 0), (plane.set_ylabel, "second", 1)):
         part = found.explained[i] if i < len(found.explained) else 0.0

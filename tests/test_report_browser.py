@@ -18,6 +18,7 @@ from grokwatch.report import html_report
 from tests.curves import GOLDEN, recorded
 
 webdriver = pytest.importorskip("selenium.webdriver")
+wait = pytest.importorskip("selenium.webdriver.support.wait")
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("grokker", "never", "slingshot")
@@ -125,7 +126,8 @@ def test_sorting_and_opening_a_run(browser, pages):
     details = browser.find_element("css selector", "#r1 > details")
     assert details.get_attribute("open") is None
     browser.find_element("css selector", "table.sortable a[href='#r1']").send_keys("\n")
-    assert details.get_attribute("open") == "true"
+    # The page is told of the new address a moment later.
+    wait.WebDriverWait(browser, 20).until(lambda _: details.get_attribute("open") == "true")
 
 
 def axe_core():

@@ -620,7 +620,7 @@ def test_a_full_disk(tmp_path):
         import torch.utils.tensorboard
         model = torch.nn.Linear(2, 2)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))  # no file may grow further
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # no file may grow further
         with grokwatch.watch(model, optimizer, budget=9000, log_dir="run") as watch:
             for step in range(1500):
                 loss = model(torch.ones(1, 2)).square().mean() + 1
@@ -636,7 +636,7 @@ def test_a_full_disk(tmp_path):
     assert done.stdout == "finished 1500\n"
     assert done.stderr.count("record failed and is switched off") == 1
     assert done.stderr.count("tensorboard failed and is switched off") == 1
-    assert read_run(tmp_path / "run").last_step > 50  # what was written stays readable
+    assert read_run(tmp_path / "run").last_step > 100  # what was written stays readable
 
 
 def test_a_watch_that_nobody_closes_still_writes_its_tail(tmp_path):

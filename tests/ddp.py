@@ -209,6 +209,8 @@ def spawned(rank: int, port: int, folder: str) -> None:
         if scenario is not lost_store:
             dist.barrier()
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
+    # A group that is alive at exit takes the process with it at times: its threads still run.
+    dist.destroy_process_group()
 
 
 def spawn(folder: str) -> None:

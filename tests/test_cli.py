@@ -189,7 +189,8 @@ def test_names_with_brackets_are_not_markup(run, quiet):
 
 
 def test_as_a_module(quiet):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    quiet_typer = "error,ignore::DeprecationWarning:typer"  # old ones warn of a new click
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": quiet_typer}
 
     def module(*arguments):
         command = [sys.executable, "-m", "grokwatch", *map(str, arguments)]

@@ -236,7 +236,7 @@ def test_a_network_against_its_dense_hessian():
     def functional(*values: Tensor) -> Tensor:
         old = dict(zip(names, values, strict=True))
         return torch.func.functional_call(
-            _Lossy(model, loss), {f"model.{k}": v for k, v in old.items()}
+            _Lossy(model, loss), {f"model.{k}": v for k, v in old.items()}, ()
         )
 
     blocks = torch.func.hessian(functional, argnums=tuple(range(len(params))))(*params)

@@ -38,7 +38,8 @@ class ConsoleSink:
             refresh_per_second=4,
         )
         self._task = self._progress.add_task("watching", total=budget)
-        self._progress.start()
+        if self.console.is_terminal:
+            self._progress.start()
 
     def observe(self, step: int, measured: dict[str, float]) -> None:
         """See :class:`grokwatch.sinks.Sink`."""
@@ -56,7 +57,8 @@ class ConsoleSink:
 
     def close(self) -> None:
         """See :class:`grokwatch.sinks.Sink`."""
-        self._progress.stop()
+        if self.console.is_terminal:  # elsewhere older versions of rich end an unseen bar's line
+            self._progress.stop()
 
 
 def describe(verdict: Verdict) -> str:

@@ -1,9 +1,10 @@
-"""What a replay costs: ``grokwatch.replay`` of a CSV beside ``pandas.read_csv`` of the same file.
+"""What a replay costs: of a CSV beside ``pandas.read_csv``, of event files beside TensorBoard.
 
-    python benchmarks/replay.py [--rows 1000000] [--repeats 5]
+    python -m benchmarks.replay [--rows 1000000] [--repeats 5] [--row-by-row]
 
-Prints seconds of processor time (median of the repeats, and their range) and the ratio to
-pandas in the same run; pandas is needed by this script only.
+Prints processor seconds (median of the repeats, and their range), their ratio to the first line of
+each table, and the ratio of the times on the clock: recent versions of pandas read in several
+threads, which saves no work but time where cores are idle. Needs pandas.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 
 from grokwatch import Monitor, replay
 from grokwatch.records import Run, read_run, write_csv
+
+Times = dict[str, list[tuple[float, float]]]
 
 
 def grokking_run(rows: int, dense: bool) -> Run:
@@ -40,15 +43,51 @@ def grokking_run(rows: int, dense: bool) -> Run:
     return Run(columns, {"budget": rows, "chance": 0.01})
 
 
-def seconds(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Processor seconds of each, in turns, so that a busy machine disturbs all alike."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
+def write_events(run: Run, folder: Path) -> int:
+    """Write a run as an event file, one scalar an event as SummaryWriter does; how many."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    count = 0
+    with (folder / "events.out.tfevents.0.benchmark").open("wb") as file:
+        writer = RecordWriter(file)
+        writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
+        for step, row in run.rows():
+            for name, number in row.items():
+                value = Summary.Value(tag=name.replace("_", "/"), simple_value=number)
+                event = Event(wall_time=1.7e9 + step, step=step, summary=Summary(value=[value]))
+                writer.write(event.SerializeToString())
+                count += 1
+        writer.flush()
+    return count
+
+
+def measure(works: dict[str, Callable[[], object]], repeats: int) -> Times:
+    """Processor and clock seconds of each, in turns: a busy machine disturbs all alike."""
+    taken: Times = {name: [] for name in works}
     for _ in range(repeats + 1):  # the first turn warms up
         for name, work in works.items():
-            start = time.process_time()
+            start, clock = time.process_time(), time.perf_counter()
             work()
-            taken[name].append(time.process_time() - start)
+            taken[name].append((time.process_time() - start, time.perf_counter() - clock))
     return {name: times[1:] for name, times in taken.items()}
+
+
+def show(taken: Times) -> None:
+    """Print the table; the first line is what the others are compared with."""
+    first = next(iter(taken))
+    base = [statistics.median(times) for times in zip(*taken[first], strict=True)]
+    print(f"{'':30} {'processor':>11} {'range':>12} {'ratio':>7} {'on the clock':>13}")
+    for name, times in taken.items():
+        spent, clock = zip(*times, strict=True)
+        ratio = statistics.median(spent) / base[0]
+        ratio_clock = statistics.median(clock) / base[1]
+        spread = f"{min(spent):.2f}-{max(spent):.2f}"
+        print(
+            f"{name:30} {statistics.median(spent):9.3f} s {spread:>12} {ratio:7.2f} "
+            f"{ratio_clock:13.2f}"
+        )
 
 
 def row_by_row(run: Run) -> None:
@@ -58,43 +97,70 @@ def row_by_row(run: Run) -> None:
         monitor.update(step, **row)
 
 
+def csv_table(run: Run, what: str, repeats: int, singly: bool) -> None:
+    """Print what a CSV of the run costs."""
+    import pandas
+
+    def one_thread(path: Path) -> None:
+        with pandas.option_context("mode.max_threads", 1):
+            pandas.read_csv(path)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.csv"
+        write_csv(run, path)
+        print(f"\nCSV, {path.stat().st_size / 1e6:.0f} MB: {what}")
+        works: dict[str, Callable[[], object]] = {"pandas.read_csv": lambda: pandas.read_csv(path)}
+        try:
+            pandas.get_option("mode.max_threads")
+            works["the same, one thread"] = lambda: one_thread(path)
+        except pandas.errors.OptionError:  # this version has one thread
+            pass
+        works["grokwatch reads the file"] = lambda: read_run(path)
+        works["grokwatch judges what it read"] = lambda: replay(run)
+        works["grokwatch.replay of the file"] = lambda: replay(path)
+        taken = measure(works, repeats)
+    if singly:
+        taken["Monitor.update row by row"] = measure({"": lambda: row_by_row(run)}, 1)[""]
+    show(taken)
+
+
+def events_table(rows: int, repeats: int) -> None:
+    """Print what a TensorBoard folder with as many events as ``rows`` costs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = grokking_run(round(rows / 2.02), dense=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        count = write_events(run, folder)
+        print(f"\nTensorBoard folder, {count:,} events")
+        works: dict[str, Callable[[], object]] = {
+            "TensorBoard's EventAccumulator": lambda: EventAccumulator(
+                name, size_guidance={"scalars": 0}
+            ).Reload(),
+            "grokwatch reads the folder": lambda: read_run(folder),
+            "grokwatch.replay of the folder": lambda: replay(folder, **run.settings),
+        }
+        show(measure(works, repeats))
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--row-by-row", action="store_true", help="Also without the bulk path.")
     options = parser.parse_args()
     import pandas
 
     warnings.simplefilter("error")
     print(
-        f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores, {options.repeats} repeats"
+        f"{options.rows:,} rows; {options.repeats} repeats; pandas {pandas.__version__}; "
+        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f}"
     )
-    for dense in (False, True):
-        run = grokking_run(options.rows, dense)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "run.csv"
-            write_csv(run, path)
-            size = path.stat().st_size / 1e6
-            what = "six columns, all at every step" if dense else "validation every 100 steps"
-            print(f"\n{options.rows:,} rows, {size:.0f} MB: {what}")
-            taken = seconds(
-                {
-                    "pandas.read_csv": lambda path=path: pandas.read_csv(path),
-                    "read_run": lambda path=path: read_run(path),
-                    "replay of the run": lambda run=run: replay(run),
-                    "replay of the file": lambda path=path: replay(path),
-                },
-                options.repeats,
-            )
-            taken["Monitor.update row by row"] = seconds({"": lambda run=run: row_by_row(run)}, 1)[
-                ""
-            ]
-        base = statistics.median(taken["pandas.read_csv"])
-        for name, times in taken.items():
-            cost = statistics.median(times)
-            spread = f"{min(times):.2f}-{max(times):.2f}"
-            print(f"{name:28} {cost:8.2f} s {spread:>12} {cost / base:8.2f} x pandas")
+    sparse, dense = (grokking_run(options.rows, dense) for dense in (False, True))
+    csv_table(sparse, "validation every 100 steps", options.repeats, options.row_by_row)
+    csv_table(dense, "six columns, all at every step", options.repeats, options.row_by_row)
+    events_table(options.rows, min(options.repeats, 2))
 
 
 if __name__ == "__main__":

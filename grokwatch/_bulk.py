@@ -23,6 +23,7 @@ _SINGLY = 32  # most rows taken one by one before slices are tried again
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Piece = dict[str, tuple[IntArray, FloatArray]]  # measurement -> steps and values of some rows
 
 
 class Rows:
@@ -41,17 +42,22 @@ class Rows:
 
     def __init__(self, columns: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         self.columns: dict[str, tuple[IntArray, npt.NDArray[Any]]] = {}
+        shared: dict[int, IntArray] = {}  # steps of several columns: checked once
         for name in sorted(columns, key=order):
-            at, values = np.asarray(columns[name][0]), np.asarray(columns[name][1])
+            given, values = columns[name][0], np.asarray(columns[name][1])
+            at = shared[id(given)] if id(given) in shared else np.asarray(given)
             if at.ndim != 1 or at.shape != values.shape:
                 raise ValueError(
                     f"column {name} has steps of shape {at.shape} and values of shape "
                     f"{values.shape}; both must be (n,)."
                 )
-            if at.size and (not np.issubdtype(at.dtype, np.integer) or (np.diff(at) <= 0).any()):
-                raise ValueError(f"the steps of column {name} must be integers that ascend.")
+            if id(given) not in shared:
+                whole = not at.size or np.issubdtype(at.dtype, np.integer)
+                if not whole or (at[1:] <= at[:-1]).any():
+                    raise ValueError(f"the steps of column {name} must be integers that ascend.")
+                shared[id(given)] = at.astype(np.int64, copy=False)
             if at.size:
-                self.columns[name] = (at.astype(np.int64, copy=False), values)
+                self.columns[name] = (shared[id(given)], values)
         self.steps = merged_steps([at for at, _ in self.columns.values()])
 
     def __len__(self) -> int:
@@ -84,18 +90,6 @@ class Rows:
                     index[column] = here + 1
             yield step, row
 
-    def part(
-        self, name: str, start: int, stop: int, percent: bool = False
-    ) -> tuple[IntArray, FloatArray]:
-        """Steps and values of one column within some rows, rounded to float32 as at the door."""
-        at, values = self.columns[name]
-        first, last = np.searchsorted(at, (self.steps[start], self.steps[stop - 1] + 1))
-        numbers = values[first:last].astype(np.float64)
-        if percent and name != "chance" and MEASUREMENTS.get(name) == "fraction":
-            numbers /= 100.0
-        with np.errstate(over="ignore"):  # too large for float32 is inf
-            return at[first:last], numbers.astype(np.float32).astype(np.float64)
-
     def quiet(
         self,
         start: int,
@@ -103,18 +97,48 @@ class Rows:
         before: int,
         ranges: Mapping[str, tuple[float, float]],
         percent: bool,
-    ) -> int:
-        """The end of the rows from ``start`` on, before a step, whose values lie in the ranges."""
+    ) -> Piece:
+        """The rows from ``start`` on, before a step, as far as all values lie in the ranges.
+
+        Values are rounded to float32, as at the door.
+        """
         stop = min(stop, len(self), self.at(before))
-        for name in self.columns:
-            if stop <= start:
-                break
-            steps, values = self.part(name, start, stop, percent)
+        piece: Piece = {}
+        if stop <= start:
+            return piece
+        begin, end = int(self.steps[start]), int(self.steps[stop - 1]) + 1
+        for name, (at, values) in self.columns.items():
+            first, last = np.searchsorted(at, (begin, end))
+            if first == last:
+                continue
+            steps, numbers = at[first:last], self._rounded(name, values[first:last], percent)
+            piece[name] = (steps, numbers)
             low, high = ranges.get(name, (1.0, 0.0))
-            wanted = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN too
-            if wanted.size:
-                stop = self.at(int(steps[wanted[0]]))
-        return stop
+            if not (low <= numbers.min() and numbers.max() <= high):  # NaN too
+                wanted = np.flatnonzero(~((numbers >= low) & (numbers <= high)))
+                end = min(end, int(steps[wanted[0]]))
+        return before_step(piece, end)
+
+    @staticmethod
+    def _rounded(name: str, values: npt.NDArray[Any], percent: bool) -> FloatArray:
+        if percent and name != "chance" and MEASUREMENTS.get(name) == "fraction":
+            values = values.astype(np.float64) / 100.0
+        with np.errstate(over="ignore"):  # too large for float32 is inf
+            return values.astype(np.float32, copy=False).astype(np.float64)
+
+
+def before_step(piece: Piece, step: int) -> Piece:
+    """What came before a step; columns without anything are left out.
+
+    >>> before_step({"train_loss": (np.array([3, 5]), np.array([.5, .25]))}, 5)
+    {'train_loss': (array([3]), array([0.5]))}
+    """
+    found = {}
+    for name, (steps, values) in piece.items():
+        count = int(np.searchsorted(steps, step))
+        if count:
+            found[name] = (steps[:count], values[:count])
+    return found
 
 
 def merged_steps(columns: list[IntArray]) -> IntArray:
@@ -125,7 +149,7 @@ def merged_steps(columns: list[IntArray]) -> IntArray:
     """
     merged = max(columns, key=len, default=np.empty(0, dtype=np.int64))
     for steps in columns:
-        if np.array_equal(steps, merged):
+        if steps is merged or np.array_equal(steps, merged):
             continue
         at = np.minimum(np.searchsorted(merged, steps), len(merged) - 1)
         new = steps[merged[at] != steps]

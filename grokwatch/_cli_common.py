@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import json
 import re
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,33 +17,16 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from grokwatch._run import column_order
+from grokwatch._summary import describe_run
 from grokwatch.forecast.base import Forecaster
-from grokwatch.records import FORMATS, Run
+from grokwatch.records import FORMATS
+from grokwatch.replay import Replay
 from grokwatch.verdict import STOPS, Recommendation, Verdict, check_stop_on
 
 RunPath = Annotated[Path, typer.Argument(help="A record, a log file, or a folder of these.")]
-Budget = Annotated[int | None, typer.Option(help="Optimiser steps the run may take.")]
-Chance = Annotated[float | None, typer.Option(help="Accuracy of guessing, 0..1.")]
-Unit = Annotated[str, typer.Option(help="Of accuracies: fraction (0..1) or percent.")]
-StopOn = Annotated[
-    str, typer.Option(help="Recommendations that give exit status 3, comma-separated.")
-]
+RunPaths = Annotated[list[Path], typer.Argument(help="Records, log files, or folders of these.")]
+OneRun = Annotated[str | None, typer.Option("--run", help="Which run, where a file holds several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
-Map = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="OURS=THEIRS",
-        help="What the file calls a measurement (or step), as val_loss=valid/nll; repeatable.",
-    ),
-]
-Format = Annotated[
-    str | None, typer.Option("--format", help=f"Instead of guessing: {', '.join(FORMATS)}.")
-]
-ForecastFile = Annotated[
-    Path | None, typer.Option("--forecast", help="Parameters of a forecast, as JSON.")
-]
 ALL_STOPS = ",".join(STOPS)
 
 
@@ -59,15 +46,30 @@ class Reading:
 
 def reading(
     *,
-    budget: int | None,
-    chance: float | None,
-    accuracy_unit: str,
-    mapping: list[str] | None,
-    format: str | None,
-    forecast: Path | None,
-    stop_on: str = ALL_STOPS,
+    budget: Annotated[int | None, typer.Option(help="Optimiser steps the run may take.")] = None,
+    chance: Annotated[float | None, typer.Option(help="Accuracy of guessing, 0..1.")] = None,
+    accuracy_unit: Annotated[
+        str, typer.Option(help="Of accuracies: fraction (0..1) or percent.")
+    ] = "fraction",
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="OURS=THEIRS",
+            help="What the file calls a measurement (or step), as val_loss=valid/nll; repeatable.",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help=f"Instead of guessing: {', '.join(FORMATS)}.")
+    ] = None,
+    forecast: Annotated[
+        Path | None, typer.Option(help="Parameters of a forecast, as JSON.")
+    ] = None,
+    stop_on: Annotated[
+        str, typer.Option(help="Recommendations that give exit status 3, comma-separated.")
+    ] = ALL_STOPS,
 ) -> Reading:
-    """The options, checked.
+    """The options that most commands have, checked.
 
     Raises:
         BadInputError: a map without "=", a forecast that cannot be read, an unknown stop.
@@ -88,6 +90,35 @@ def reading(
     except ValueError as error:
         raise BadInputError(str(error)) from error
     return Reading(format, names, settings, stops)
+
+
+def takes_reading(stops: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :func:`reading`; it gets what that returns as ``options``.
+
+    Args:
+        stops: also ``--stop-on``.
+    """
+    asked = inspect.signature(reading, eval_str=True).parameters.values()
+    shared = [option for option in asked if stops or option.name != "stop_on"]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def filled(**given: Any) -> None:
+            told = {option.name: given.pop(option.name) for option in shared}
+            command(options=reading(**told), **given)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [
+            part.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for part in [*own, *shared]
+            if part.name != "options"
+        ]
+        # What typer looks at to tell what there is to parse.
+        filled.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        filled.__annotations__ = {part.name: part.annotation for part in parameters}
+        return filled
+
+    return decorate
 
 
 def load_forecast(path: Path) -> Forecaster:
@@ -127,35 +158,37 @@ def safe(text: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
+def for_shell(message: object) -> str:
+    """A message in the words of the command line, fit to be shown there."""
+    told = str(message)
+    return safe(
+        told.replace(
+            "create the monitor with accuracy_unit='percent'", "pass --accuracy-unit percent"
+        )
+    )
+
+
 def cell(text: object) -> Text:
     """A table's cell that shows the text as it is."""
     return Text(safe(text))
 
 
-def describe_run(run: Run) -> dict[str, Any]:
-    """What there was to go on: format, settings, and how often each measurement came."""
-    columns = {}
-    for name in column_order(run.columns):
-        steps, _ = run.columns[name]
-        if len(steps):
-            every = int(steps[-1] - steps[0]) // max(len(steps) - 1, 1)
-            columns[name] = {
-                "points": len(steps),
-                "first": int(steps[0]),
-                "last": int(steps[-1]),
-                "every": every,
-            }
-    return {
-        "type": "run",
-        "name": run.name,
-        "format": run.source.get("format"),
-        "settings": dict(run.settings),
-        "columns": columns,
-        "names": dict(run.source.get("names", {})),
-        "basis": list(run.source.get("basis", [])),
-    }
+def print_line(line: dict[str, Any]) -> None:
+    """Print one object as JSON."""
+    typer.echo(json.dumps(line, allow_nan=False))
 
 
-def as_line(kind: str, verdict: Verdict, **more: Any) -> dict[str, Any]:
-    """A verdict as the object of one JSON line."""
-    return {"type": kind, **more, **verdict.as_dict()}
+def print_verdict(kind: str, verdict: Verdict, **more: Any) -> None:
+    """Print a verdict as the object of one JSON line."""
+    print_line({"type": kind, **more, **verdict.as_dict()})
+
+
+def print_comparison(result: Replay) -> None:
+    """Print the last verdict of a run and what it rests on as one JSON line."""
+    about = {key: value for key, value in describe_run(result.run).items() if key != "type"}
+    print_verdict("comparison", result.final, run=about, steps=result.run.last_step)
+
+
+def complain(error: Exception) -> None:
+    """Tell on standard error what a run was left out for."""
+    print(f"grokwatch: {for_shell(error)}", file=sys.stderr)

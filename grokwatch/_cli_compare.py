@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,48 +12,25 @@ from rich.table import Table
 from grokwatch._cli_common import (
     AsJson,
     BadInputError,
-    Budget,
-    Chance,
-    ForecastFile,
-    Format,
-    Map,
-    Unit,
-    as_line,
+    Reading,
+    RunPaths,
     cell,
-    describe_run,
-    reading,
-    safe,
+    complain,
+    print_comparison,
+    takes_reading,
 )
+from grokwatch._summary import COLUMNS, summary_row
 from grokwatch.records import read_runs
 from grokwatch.replay import Replay, replay
 
-#: Column -> how it is shown.
-COLUMNS = {
-    "run": "{}",
-    "steps": "{:,.0f}",
-    "phase": "{}",
-    "recommendation": "{}",
-    "probability": "{:.2f}",
-    "eta": "{:,.0f}",
-    "t2": "{:,.0f}",
-    "t4": "{:,.0f}",
-    "gap": "{:.1f}",
-    "val_accuracy": "{:.3f}",
-    "spikes": "{:.0f}",
-}
 
-
+@takes_reading()
 def compare_command(
-    runs: Annotated[list[Path], typer.Argument(help="Records, log files, or folders of these.")],
+    options: Reading,
+    runs: RunPaths,
     sort: Annotated[
         str, typer.Option(help=f"{', '.join(COLUMNS)}; a leading - turns the order round.")
     ] = "run",
-    budget: Budget = None,
-    chance: Chance = None,
-    accuracy_unit: Unit = "fraction",
-    mapping: Map = None,
-    format: Format = None,
-    forecast: ForecastFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge several recorded runs and set their last verdicts side by side.
@@ -74,51 +48,23 @@ def compare_command(
     key = sort.removeprefix("-")
     if key not in COLUMNS:
         raise BadInputError(f"--sort knows {', '.join(COLUMNS)}, not {sort!r}.")
-    options = reading(
-        budget=budget,
-        chance=chance,
-        accuracy_unit=accuracy_unit,
-        mapping=mapping,
-        format=format,
-        forecast=forecast,
-    )
     judged: list[tuple[dict[str, Any], Replay]] = []
     failed = False
     for path in runs:
         try:
             for run in read_runs(path, format=options.format, names=options.names):
                 result = replay(run, source=f"{path} ({run.name})", **options.settings)
-                judged.append((_row(result), result))
+                judged.append((summary_row(result), result))
         except (TypeError, ValueError) as error:
             failed = True
-            print(f"grokwatch: {safe(error)}", file=sys.stderr)
+            complain(error)
     judged.sort(key=lambda item: _rank(item[0][key], sort.startswith("-")))
     if as_json:
         for _, result in judged:
-            about = {k: v for k, v in describe_run(result.run).items() if k != "type"}
-            line = as_line("comparison", result.final, run=about, steps=result.run.last_step)
-            typer.echo(json.dumps(line, allow_nan=False))
+            print_comparison(result)
     elif judged:
         _print([row for row, _ in judged])
     raise typer.Exit(2 if failed else 0)
-
-
-def _row(result: Replay) -> dict[str, Any]:
-    final, signals = result.final, result.final.signals
-    t2, t4 = signals.get("t2"), signals.get("t4")
-    return {
-        "run": result.run.name,
-        "steps": result.run.last_step,
-        "phase": final.phase,
-        "recommendation": final.recommendation,
-        "probability": final.probability,
-        "eta": None if final.eta is None else final.eta[1],
-        "t2": t2,
-        "t4": t4,
-        "gap": t4 / t2 if t2 and t4 is not None else None,
-        "val_accuracy": signals.get("val_accuracy"),
-        "spikes": signals.get("spikes"),
-    }
 
 
 def _rank(value: Any, descending: bool) -> tuple[bool, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,28 +9,21 @@ import typer
 
 from grokwatch._cli_common import (
     BadInputError,
-    Budget,
-    Chance,
-    ForecastFile,
-    Format,
-    Map,
-    Unit,
-    load_forecast,
-    reading,
+    Reading,
+    RunPaths,
+    complain,
+    print_line,
     safe,
+    takes_reading,
 )
 from grokwatch.records import Run, read_runs
 
 
+@takes_reading()
 def fit_command(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs, or folders of these.")],
+    options: Reading,
+    runs: RunPaths,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the forecast.")],
-    budget: Budget = None,
-    chance: Chance = None,
-    accuracy_unit: Unit = "fraction",
-    mapping: Map = None,
-    format: Format = None,
-    forecast: ForecastFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Adapt the forecast to your own finished runs; 30 are enough to help, never to certify.
@@ -50,28 +41,21 @@ def fit_command(
     """
     from grokwatch.forecast.learned import Forecast, shipped
 
-    options = reading(
-        budget=budget,
-        chance=chance,
-        accuracy_unit=accuracy_unit,
-        mapping=mapping,
-        format=format,
-        forecast=None,
-    )
-    base = shipped() if forecast is None else cast(Forecast, load_forecast(forecast))
+    settings = dict(options.settings)
+    base = cast(Forecast, settings.pop("forecast", None) or shipped())
     found: list[Run] = []
     for path in runs:
         try:
             found += read_runs(path, format=options.format, names=options.names)
         except ValueError as error:
-            print(f"grokwatch: {safe(error)}", file=sys.stderr)
+            complain(error)
     try:
-        fitted = Forecast.fit(found, base=base, **options.settings)
+        fitted = Forecast.fit(found, base=base, **settings)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from error
     fitted.save(out)
     if as_json:
-        typer.echo(json.dumps({"type": "fit", "out": str(out), **about(fitted.parameters)}))
+        print_line({"type": "fit", "out": str(out), **about(fitted.parameters)})
     else:
         _print(out, about(fitted.parameters))
 

@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
 import typer
 
 from grokwatch._cli_common import (
-    ALL_STOPS,
     AsJson,
     BadInputError,
-    Budget,
-    Chance,
-    ForecastFile,
-    Format,
-    Map,
+    OneRun,
+    Reading,
     RunPath,
-    StopOn,
-    Unit,
-    as_line,
-    describe_run,
-    reading,
+    print_line,
+    print_verdict,
+    takes_reading,
 )
 from grokwatch._cli_timeline import print_timeline
+from grokwatch._summary import describe_run
 from grokwatch.records import read_run
 from grokwatch.replay import replay
 
 
+@takes_reading(stops=True)
 def replay_command(
-    run: RunPath,
-    budget: Budget = None,
-    chance: Chance = None,
-    accuracy_unit: Unit = "fraction",
-    mapping: Map = None,
-    format: Format = None,
-    name: Annotated[
-        str | None, typer.Option("--run", help="Which run, where a file holds several.")
-    ] = None,
-    forecast: ForecastFile = None,
-    stop_on: StopOn = ALL_STOPS,
-    as_json: AsJson = False,
+    options: Reading, run: RunPath, name: OneRun = None, as_json: AsJson = False
 ) -> None:
     """Judge a recorded run as if it were live: every verdict change, and the last verdict.
 
@@ -56,24 +38,16 @@ def replay_command(
 
       grokwatch replay log.csv --map val_loss=valid/nll --map step=iteration --json
     """
-    options = reading(
-        budget=budget,
-        chance=chance,
-        accuracy_unit=accuracy_unit,
-        mapping=mapping,
-        format=format,
-        forecast=forecast,
-        stop_on=stop_on,
-    )
     try:
         record = read_run(run, format=options.format, names=options.names, run=name)
         result = replay(record, source=str(run), **options.settings)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from error
     if as_json:
-        lines = [describe_run(record), *(as_line("change", v) for v in result.changes())]
-        for line in [*lines, as_line("final", result.final)]:
-            typer.echo(json.dumps(line, allow_nan=False))
+        print_line(describe_run(record))
+        for verdict in result.changes():
+            print_verdict("change", verdict)
+        print_verdict("final", result.final)
     else:
         print_timeline(result)
     raise typer.Exit(3 if result.final.recommendation in options.stops else 0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,21 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from grokwatch._cli_common import (
-    ALL_STOPS,
     AsJson,
     BadInputError,
-    Budget,
-    Chance,
-    ForecastFile,
-    Format,
-    Map,
+    OneRun,
     Reading,
-    StopOn,
-    Unit,
-    as_line,
-    describe_run,
-    reading,
+    RunPaths,
+    complain,
+    print_comparison,
+    print_line,
     safe,
+    takes_reading,
     told_once,
 )
 from grokwatch.records import read_runs
@@ -37,24 +30,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@takes_reading(stops=True)
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="Records, log files, or folders of these.")],
+    options: Reading,
+    runs: RunPaths,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
         "report.html"
     ),
     figures: Annotated[
         Path | None, typer.Option(help="Folder for every figure as PNG and SVG, for papers.")
     ] = None,
-    budget: Budget = None,
-    chance: Chance = None,
-    accuracy_unit: Unit = "fraction",
-    mapping: Map = None,
-    format: Format = None,
-    name: Annotated[
-        str | None, typer.Option("--run", help="Which run, where a file holds several.")
-    ] = None,
-    forecast: ForecastFile = None,
-    stop_on: StopOn = ALL_STOPS,
+    name: OneRun = None,
     as_json: AsJson = False,
 ) -> None:
     """Write up recorded runs as one HTML page that needs no network.
@@ -71,15 +57,6 @@ def report_command(
 
       grokwatch report log.csv --map val_loss=valid/nll --figures figures/
     """
-    options = reading(
-        budget=budget,
-        chance=chance,
-        accuracy_unit=accuracy_unit,
-        mapping=mapping,
-        format=format,
-        forecast=forecast,
-        stop_on=stop_on,
-    )
     _check_place(out)
     with told_once(set()):
         judged, failed = _judge(runs, options, name)
@@ -89,11 +66,9 @@ def report_command(
     out.write_text(page, encoding="utf-8", newline="\n")
     if as_json:
         for result in judged:
-            about = {k: v for k, v in describe_run(result.run).items() if k != "type"}
-            line = as_line("comparison", result.final, run=about, steps=result.run.last_step)
-            typer.echo(json.dumps(line, allow_nan=False))
+            print_comparison(result)
         files = [str(path) for path in written]
-        typer.echo(json.dumps({"type": "report", "path": str(out), "figures": files}))
+        print_line({"type": "report", "path": str(out), "figures": files})
     else:
         s = "s" if len(judged) > 1 else ""
         typer.echo(f"{safe(out)}: {len(judged)} run{s}, {len(page.encode()) / 1e6:.2f} MB")
@@ -125,7 +100,7 @@ def _judge(paths: list[Path], options: Reading, name: str | None) -> tuple[list[
                     results.append(judged(run, options.settings, source))
             except (TypeError, ValueError) as error:
                 failed = True
-                print(f"grokwatch: {safe(error)}", file=sys.stderr)
+                complain(error)
     return results, failed
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from grokwatch._cli_common import cell, describe_run, safe
+from grokwatch._cli_common import cell, safe
+from grokwatch._summary import describe_run
 from grokwatch.ingest import MEASUREMENTS
 from grokwatch.news import headline
 from grokwatch.records import Run
@@ -51,7 +52,8 @@ def print_basis(run: Run, console: Console) -> None:
             theirs = about["names"].get(name)
             source = f" from {theirs!r}" if theirs else ""
             every = f"every ~{column['every']:,}" if column["every"] != 1 else "every step"
-            told.append(f"{name}{source} ({column['points']:,} points, {every})")
+            often = f"{column['points']:,} points, {every}" if column["points"] > 1 else "1 point"
+            told.append(f"{name}{source} ({often})")
     lines = [f"read as {about['format']}: {'; '.join(told)}", *about["basis"]]
     console.print()
     for line in lines:

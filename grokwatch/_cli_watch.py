@@ -6,7 +6,6 @@ whatever the order in which a logger writes its curves, and after a run was take
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,25 +15,18 @@ import typer
 from rich.console import Console
 
 from grokwatch._cli_common import (
-    ALL_STOPS,
     AsJson,
     BadInputError,
-    Budget,
-    Chance,
-    ForecastFile,
-    Format,
-    Map,
     Reading,
     RunPath,
-    StopOn,
-    Unit,
-    as_line,
-    describe_run,
-    reading,
+    print_line,
+    print_verdict,
     safe,
+    takes_reading,
     told_once,
 )
 from grokwatch._cli_timeline import figures, news, print_basis, print_final
+from grokwatch._summary import describe_run
 from grokwatch.records import RecordError, read_run
 from grokwatch.replay import Replay, replay
 from grokwatch.verdict import Verdict
@@ -42,15 +34,10 @@ from grokwatch.verdict import Verdict
 _SHARE = 10  # of the time, at most one part in so many goes into reading
 
 
+@takes_reading(stops=True)
 def watch_command(
+    options: Reading,
     path: RunPath,
-    budget: Budget = None,
-    chance: Chance = None,
-    accuracy_unit: Unit = "fraction",
-    mapping: Map = None,
-    format: Format = None,
-    forecast: ForecastFile = None,
-    stop_on: StopOn = ALL_STOPS,
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.01)] = 2.0,
     idle: Annotated[
         float | None, typer.Option(help="End after so many seconds without anything new.")
@@ -68,15 +55,6 @@ def watch_command(
 
       grokwatch watch train_log.jsonl --budget 50000 --json && echo "still going"
     """
-    options = reading(
-        budget=budget,
-        chance=chance,
-        accuracy_unit=accuracy_unit,
-        mapping=mapping,
-        format=format,
-        forecast=forecast,
-        stop_on=stop_on,
-    )
     if not path.exists():
         raise BadInputError(f"{path}: no such file or folder.")
     follower = _Follower(path, options, as_json)
@@ -159,7 +137,7 @@ class _Follower:
             same += 1
         if not self._told:
             if self.as_json:
-                typer.echo(json.dumps(describe_run(result.run), allow_nan=False))
+                print_line(describe_run(result.run))
             else:
                 print_basis(result.run, self.console)
         for index in range(same, len(changes)):
@@ -168,7 +146,7 @@ class _Follower:
 
     def _print(self, before: Verdict | None, verdict: Verdict) -> None:
         if self.as_json:
-            typer.echo(json.dumps(as_line("change", verdict), allow_nan=False))
+            print_verdict("change", verdict)
             return
         probability, expected = figures(verdict)
         extra = f" P={probability}" if probability else ""
@@ -186,7 +164,7 @@ class _Follower:
             return None
         final = self.result.final
         if self.as_json:
-            typer.echo(json.dumps(as_line("final", final), allow_nan=False))
+            print_verdict("final", final)
         else:
             print_final(final, self.console)
         return final

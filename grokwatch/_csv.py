@@ -7,18 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from grokwatch._bounds import BESIDE, beside, document
 from grokwatch._jsonl import short
 from grokwatch._run import RecordError, Run, column_order
 
 
-def read_sidecar(sidecar: Path) -> dict[str, Any]:
-    """What a sidecar says; {} without one."""
-    if not sidecar.is_file():
+def read_sidecar(sidecar: Path, run: Path) -> dict[str, Any]:
+    """What the sidecar of a run says; {} without one."""
+    if not beside(sidecar, run):
         return {}
-    try:
-        settings = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{sidecar}: not JSON: {error}.") from None
+    settings = document(sidecar, BESIDE)
     if not isinstance(settings, dict):
         raise RecordError(f"{sidecar}: must hold one object, but holds {settings!r:.40}.")
     return settings

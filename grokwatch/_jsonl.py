@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grokwatch._bounds import lines, parsed
 from grokwatch._run import RecordError, Run, RunBuilder
 
 FORMAT = 1
@@ -22,12 +22,12 @@ def read_jsonl(path: Path) -> Run:
     head: dict[str, Any] | None = None
     torn: RecordError | None = None
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(lines(file, path), start=1):
             if not raw.strip():
                 continue
             where = f"{path}:{number}"
             try:
-                line = json.loads(raw)
+                line = parsed(raw)
                 kind = line["type"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 if torn is None:
@@ -56,6 +56,18 @@ def read_jsonl(path: Path) -> Run:
         raise torn or RecordError(f"{path}:1: empty; a record begins with a line of type 'run'.")
     name = path.parent.name if path.stem == "grokwatch" and path.parent.name else path.stem
     return builder.run(name, head["settings"], head["notes"])
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file, not a link, begins as a grokwatch record does."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = parsed(next(lines(file, path), b""))
+        return isinstance(head, dict) and (head.get("type"), head.get("format")) == ("run", FORMAT)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _head(line: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -60,25 +60,31 @@ class Run:
 
     def __post_init__(self) -> None:
         checked = {}
+        shared: dict[int, npt.NDArray[np.int64]] = {}  # what several columns share: checked once
         for name, (steps, values) in self.columns.items():
-            at = np.asarray(steps)
-            if at.size and not np.issubdtype(at.dtype, np.integer):
-                raise RecordError(f"{self.name}: the steps of column {name} are not integers.")
+            if id(steps) not in shared:
+                shared[id(steps)] = self._ascending(name, np.asarray(steps))
+            at = shared[id(steps)]
             with np.errstate(over="ignore"):  # too large for float32 is inf, as at the one door
                 numbers = np.asarray(values, dtype=np.float32)
-            at = at.astype(np.int64)
             if at.ndim != 1 or at.shape != numbers.shape:
                 raise RecordError(
                     f"{self.name}: column {name} has steps of shape {at.shape} and values of "
                     f"shape {numbers.shape}; both must be (n,)."
                 )
-            if at.size and (at[0] < 0 or (np.diff(at) <= 0).any()):
-                raise RecordError(f"{self.name}: the steps of column {name} do not ascend from 0.")
             checked[name] = (at, numbers)
         self.columns = checked
         unknown = sorted(set(self.settings) - set(SETTINGS))
         if unknown:
             raise RecordError(f"{self.name}: unknown settings {unknown}; known: {list(SETTINGS)}.")
+
+    def _ascending(self, name: str, steps: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if steps.size and not np.issubdtype(steps.dtype, np.integer):
+            raise RecordError(f"{self.name}: the steps of column {name} are not integers.")
+        at = steps.astype(np.int64, copy=False)
+        if at.ndim == 1 and at.size and (at[0] < 0 or (at[1:] <= at[:-1]).any()):
+            raise RecordError(f"{self.name}: the steps of column {name} do not ascend from 0.")
+        return at
 
     @property
     def last_step(self) -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from grokwatch._cli_common import BadInputError, safe
+from grokwatch._cli_common import BadInputError, for_shell, safe
 from grokwatch._cli_compare import compare_command
 from grokwatch._cli_fit import fit_command
 from grokwatch._cli_replay import replay_command
@@ -93,5 +93,5 @@ def main() -> NoReturn:
 
 
 def _refuse(message: str) -> int:
-    print(f"grokwatch: {safe(message)}", file=sys.stderr)
+    print(f"grokwatch: {for_shell(message)}", file=sys.stderr)
     return 2

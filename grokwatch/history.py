@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from grokwatch._sums import add_all
 from grokwatch.state import decode, encode, take
 
 FloatArray = npt.NDArray[np.float64]
@@ -84,7 +85,8 @@ class LogBins:
         """Take several measurements, as if one by one; arrays are taken at once."""
         self._points = None
         if isinstance(values, np.ndarray):
-            self._extend_arrays(np.asarray(steps, dtype=np.int64), values.astype(np.float64))
+            numbers = np.asarray(values, dtype=np.float64)
+            self._extend_arrays(np.asarray(steps, dtype=np.int64), numbers)
             return
         edge, count, step_sum, total = self._edge, self._count, self._step_sum, self._sum
         kept = 0
@@ -119,8 +121,7 @@ class LogBins:
                 self._edge = next_on_grid(first)
                 self._count, self._step_sum, self._sum = 0, 0, 0.0
             stop = max(int(np.searchsorted(steps, self._edge)), at + 1)
-            # cumsum adds in the order of arrival; sum would add pairwise.
-            self._sum = float(np.cumsum(np.append(self._sum, values[at:stop]))[-1])
+            self._sum = add_all(self._sum, values[at:stop])
             self._step_sum += first * (stop - at) + int((steps[at:stop] - first).sum())
             self._count += stop - at
             at = stop

@@ -45,6 +45,14 @@ FLOAT32_MAX = 3.4028234663852886e38
 LAST_STEP = 10**15  # where the log-time grid ends
 
 
+class StepError(ValueError):
+    """A step that cannot be: what came with it is left out, what comes later counts."""
+
+
+class StepTypeError(StepError, TypeError):
+    """A step that is no integer."""
+
+
 def float32(value: float) -> float:
     """Round to the nearest float32, as a Python float; too large becomes inf.
 
@@ -59,20 +67,20 @@ def float32(value: float) -> float:
 def check_step(step: Any) -> int:
     """Return ``step`` as a Python int in 0..10^15, or raise one clear error."""
     if isinstance(step, bool):
-        raise TypeError(f"step must be an integer, but got the bool {step}.")
+        raise StepTypeError(f"step must be an integer, but got the bool {step}.")
     try:
         index = operator.index(step)
-    except TypeError:
-        raise TypeError(
-            f"step must be an integer (the optimiser step), but got {step!r} of type "
+    except Exception:  # whatever somebody's __index__ raises
+        raise StepTypeError(
+            f"step must be an integer (the optimiser step), but got {_brief(step)} of type "
             f"{type(step).__name__}."
         ) from None
     if index < 0:
-        raise ValueError(f"step cannot be negative but got {index}.")
+        raise StepError(f"step cannot be negative but got {_brief(index)}.")
     if index > LAST_STEP:
-        raise ValueError(
-            f"step must be at most {LAST_STEP:.0e} but got {index}; pass the optimiser step, "
-            f"not a time."
+        raise StepError(
+            f"step must be at most {LAST_STEP:.0e} but got {_brief(index)}; pass the optimiser "
+            f"step, not a time."
         )
     return index
 
@@ -92,49 +100,68 @@ def check_measurement(name: str, value: Any, percent: bool = False) -> float | N
     NaN and inf are kept for losses, norms and margins (they are news: the run may have
     diverged); a NaN accuracy is a mean over nothing, so it counts as not measured.
     """
-    number = _as_float(name, value)
+    number = as_float(name, value)
     kind = MEASUREMENTS.get(name, "real")
     if kind == "fraction":
         if math.isnan(number):
             return None
         percent = percent and name != "chance"  # a fraction, as the setting of that name
-        if percent:
-            number /= 100.0
-        number = float32(number)
-        if not 0.0 <= number <= 1.0:
-            raise ValueError(_bad_fraction(name, value, percent))
-        return number
+        fraction = float32(number / 100.0 if percent else number)
+        if not 0.0 <= fraction <= 1.0:
+            raise ValueError(_bad_fraction(name, number, percent))
+        return fraction
     if kind == "norm" and number < 0.0:
         raise ValueError(f"{name} is a size and cannot be negative but got {number}.")
     return float32(number)
 
 
-def _as_float(name: str, value: Any) -> float:
+def as_float(name: str, value: Any) -> float:
+    """One real number as a Python float, or a TypeError that says what arrived."""
     if type(value) is float:
         return value
     if isinstance(value, (bool, str, bytes, complex)):
-        raise TypeError(f"{name} must be a real number, but got {value!r}.")
+        raise TypeError(f"{name} must be a real number, but got {_brief(value)}.")
     try:
-        # A tensor that requires grad warns when it is read as a number.
-        return float(value.detach() if hasattr(value, "detach") else value)
+        if hasattr(value, "detach"):  # a tensor that requires grad warns when read as a number
+            value = value.detach()
+        if _no_number(value):
+            raise TypeError
+        return float(value)
     except OverflowError:  # an int beyond float64
         return math.inf if value > 0 else -math.inf
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # whatever somebody's __float__ raises
         shape = getattr(value, "shape", None)
-        what = f"of shape {tuple(shape)}" if shape is not None else repr(value)
+        what = f"of shape {tuple(shape)}" if isinstance(shape, tuple) else _brief(value)
         raise TypeError(
             f"{name} must be one real number, but got a {type(value).__name__} {what}; "
             f"pass its mean or one element."
         ) from None
 
 
-def _bad_fraction(name: str, value: Any, percent: bool) -> str:
+def _no_number(value: Any) -> bool:
+    """Whether it is of a dtype of which float() would make a number all the same."""
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind is not None:  # numpy's: complex, text, dates
+        return kind in "cSUMm"
+    is_complex = getattr(value, "is_complex", None)  # torch's
+    return is_complex is not None and bool(is_complex())
+
+
+def _bad_fraction(name: str, value: float, percent: bool) -> str:
     if percent:
         return f"{name} must lie in 0..100 with accuracy_unit='percent', but got {value}."
     hint = ""
-    if 1.0 < float(value) <= 100.0:
+    if 1.0 < value <= 100.0:
         hint = (
             f" If {value} is a percentage, divide it by 100 or create the monitor with "
             f"accuracy_unit='percent'."
         )
     return f"{name} is a fraction and must lie in 0..1, but got {value}.{hint}"
+
+
+def _brief(value: Any) -> str:
+    """What arrived, in a few letters, whatever it is."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # no repr, or an int of too many digits for one
+        return f"a {type(value).__name__}"

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from grokwatch._bulk import Rows, extend, order
+from grokwatch._bulk import Rows, before_step, extend, order
 from grokwatch.analyzer import Analyzer
 from grokwatch.forecast.base import Forecaster, Settings
 from grokwatch.forecast.learned import shipped
 from grokwatch.history import next_on_grid
-from grokwatch.ingest import MEASUREMENTS, check_measurement, check_step
+from grokwatch.ingest import MEASUREMENTS, StepError, check_measurement, check_step
 from grokwatch.judge import Judge
 from grokwatch.policy import Confirmed, Policy, StandardPolicy
 from grokwatch.settings import check_settings
@@ -269,7 +269,7 @@ class Monitor:
                 return True
             self._ignored_until = None
         if step < self._last_step:
-            raise ValueError(
+            raise StepError(
                 f"step went backwards from {self._last_step} to {step}; steps may only grow "
                 f"(after a resume call load_state_dict first, then one step back is fine)."
             )
@@ -313,26 +313,24 @@ class Monitor:
         resumed = self._resumed or self.catching_up
         if resumed or not ranges or rows.step(start) <= self._last_step:
             return 0
-        stop = rows.quiet(start, start + most, self._next_evaluation, ranges, self._percent)
-        if stop > start and "train_loss" in rows.columns:
-            steps, losses = rows.part("train_loss", start, stop)
+        piece = rows.quiet(start, start + most, self._next_evaluation, ranges, self._percent)
+        if "train_loss" in piece:
+            steps, losses = piece["train_loss"]
             calm = self._analyzer.slingshot.calm_for(losses)
             if calm < len(losses):
-                stop = rows.at(int(steps[calm]))
-        if stop <= start:
+                piece = before_step(piece, int(steps[calm]))
+        if not piece:
             return 0
-        for name in rows.columns:
-            steps, values = rows.part(name, start, stop, self._percent)
-            if len(steps):
-                self._analyzer.extend_quiet(name, steps, values)
-        self._last_step = rows.step(stop - 1)
-        self._row = {}
-        for name in rows.columns:
-            steps, values = rows.part(name, stop - 1, stop, self._percent)
-            if len(steps):
-                self._row[name] = float(values[0])
+        for name, (steps, values) in piece.items():
+            self._analyzer.extend_quiet(name, steps, values)
+        self._last_step = max(int(steps[-1]) for steps, _ in piece.values())
+        self._row = {
+            name: float(values[-1])
+            for name, (steps, values) in piece.items()
+            if steps[-1] == self._last_step
+        }
         self._plan()
-        return stop - start
+        return rows.at(self._last_step + 1) - start
 
     def _plan(self) -> None:
         """Set the range of losses and accuracies that the hot path may put by."""

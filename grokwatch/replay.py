@@ -83,7 +83,11 @@ def replay(
                 UserWarning,
                 stacklevel=2,
             )
-        monitor = Monitor(**settings)
+        try:
+            monitor = Monitor(**settings)
+        except (TypeError, ValueError) as error:
+            _blame(run, where)
+            raise error
     known = {*MEASUREMENTS, *monitor.extra_inputs}
     columns = {name: column for name, column in run.columns.items() if name in known}
     if not any(steps.size for steps, _ in columns.values()):
@@ -95,3 +99,11 @@ def replay(
         return Replay(run, monitor.extend(columns) or [monitor.verdict])
     except (TypeError, ValueError) as error:
         raise RecordError(f"{where}, {error}") from error
+
+
+def _blame(run: Run, where: str) -> None:
+    """Raise if it is the run's own settings that no monitor takes."""
+    try:
+        Monitor(**{"budget": 1, **run.settings})
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{where}: its settings cannot be: {error}") from error

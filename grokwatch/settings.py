@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from grokwatch.forecast.base import Settings
 
 
@@ -35,6 +37,8 @@ def check_settings(
         value = getattr(settings, name)
         if value is not None and not value >= 0.0:
             raise ValueError(f"{name} cannot be negative but got {value}.")
+        if value is not None and value == math.inf:
+            raise ValueError(f"{name} cannot be infinite.")
     if accuracy_unit not in ("fraction", "percent"):
         raise ValueError(
             f"accuracy_unit must be 'fraction' or 'percent' but got {accuracy_unit!r}."

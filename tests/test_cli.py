@@ -74,6 +74,7 @@ def test_a_missing_budget_is_told_on_one_line(run, tmp_path):
         (None, (), "no such file"),
         ("step,loss\n1,x\n", (), "r.csv:2: loss should be a number but is 'x'"),
         ("step,val_accuracy\n4,97\n", ("--budget", "9"), "r.csv, step 4: val_accuracy is a"),
+        ("step,val_accuracy\n4,97\n", ("--budget", "9"), "or pass --accuracy-unit percent."),
         ("step,train_loss\n", (), "holds no observations"),
         ("step,train_loss\n1,1\n", ("--budget", "0"), "budget must be at least 1"),
         ("step,train_loss\n1,1\n", ("--budget", "9", "--chance", "7"), "chance must lie in"),

@@ -122,7 +122,7 @@ def test_a_restart_that_does_not(tmp_path):
     with SummaryWriter(tmp_path) as writer:
         for step, value in ((1, 1.0), (2, 1.0), (3, 1.0), (2, 2.0), (4, 2.0)):
             writer.add_scalar("train_loss", value, step)
-    with pytest.warns(UserWarning, match=r"steps go back .*; 1 values were logged again"):
+    with pytest.warns(UserWarning, match=r"steps go back .*; 1 value was logged again"):
         run = read_run(tmp_path)
     assert run.columns["train_loss"][1].tolist() == [1.0, 2.0, 1.0, 2.0]
 

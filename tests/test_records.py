@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -120,7 +121,9 @@ def test_csv_with_sidecar(tmp_path):
         ("step,val_loss\n1,2\n2,high\n", r"run\.csv:3: val_loss should be a number but is 'high'"),
         ('step,loss\n1,"2\n3"\n4,x"\n', r"run\.csv:3: loss should be a number"),
         ('step,loss\n1,"2"3\n', r"run\.csv:2: ',' expected"),
-        ("step,a\n1," + "9" * 200_000, r"run\.csv:2: field larger than field limit"),
+        ("step,a\n1," + "9" * 200_000, r"run\.csv:2: a cell holds a text of more than 131,072"),
+        ('step,loss\n1,"2\n3,4\n', r"run\.csv:3: a cell begins with a quote but none ends it"),
+        ("step,loss\n1,1_0\n", r"run\.csv:2: loss should be a number but is '1_0'"),
     ],
 )
 def test_csv_errors_name_file_and_line(tmp_path, text, message):
@@ -133,7 +136,33 @@ def test_csv_errors_name_file_and_line(tmp_path, text, message):
 def test_a_broken_sidecar_is_named(tmp_path, text):
     (tmp_path / "run.csv").write_text(FULL)
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(RecordError, match=r"run\.json: (not JSON|must hold one object)"):
+    with pytest.raises(RecordError, match=r"run\.json(:1)?: (not JSON|must hold one object)"):
+        read_run(tmp_path / "run.csv")
+
+
+def test_lines_that_end_in_a_lone_carriage_return(tmp_path):
+    (tmp_path / "run.csv").write_bytes(b"step,loss\r1,2\r")
+    with pytest.raises(RecordError, match=r"run\.csv:1: a line ends in a lone carriage return"):
+        read_run(tmp_path / "run.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"budget": "many"}', "budget must be a whole number .* but got 'many'"),
+        ('{"budget": 9, "chance": 7}', r"chance must lie in 0\.\.1 but got 7"),
+    ],
+)
+def test_settings_that_cannot_be_are_blamed_on_the_run(tmp_path, text, message):
+    (tmp_path / "run.csv").write_text(FULL)
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RecordError, match=rf"run\.csv: its settings cannot be: {message}"):
+        grokwatch.replay(tmp_path / "run.csv")
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.csv")
+    with pytest.raises(RecordError, match=r"run\.csv: neither a file nor a folder"):
         read_run(tmp_path / "run.csv")
 
 
@@ -159,7 +188,11 @@ columns = st.dictionaries(
 
 
 @given(columns)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60,
+    deadline=None,
+)
 def test_csv_round_trip_is_exact(tmp_path, drawn):
     run = Run(
         {
@@ -230,7 +263,11 @@ def test_a_torn_line_counts_only_where_a_crash_leaves_one(tmp_path):
 
 
 @given(st.binary(max_size=300))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=150,
+    deadline=None,
+)
 def test_any_bytes_are_read_or_refused(tmp_path, noise):
     for name in ("fuzz.jsonl", "fuzz.csv"):
         for head in (b"", JSONL.encode() if name.endswith("l") else b"step,a\n1,2\n"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from grokwatch import Monitor
 from grokwatch._bulk import Rows, merged_steps
+from grokwatch._sums import add_all, add_rows
 from grokwatch.history import LogBins
 from grokwatch.records import read_run
 from grokwatch.signals.merged_curve import MergedCurve
@@ -219,3 +222,13 @@ def test_calm_for_is_where_a_spike_would_start(seed):
     many.extend_calm(steps, losses[before : before + calm])
     if before + calm == n:
         assert many.state_dict() == one.state_dict()
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (2, 3000), (7, 129), (8, 1), (8, 5000), (3000, 2)])
+def test_sums_run_from_left_to_right(shape):
+    numbers = np.random.default_rng(0).lognormal(0, 8, shape)
+    want = [functools.reduce(operator.add, row) for row in numbers.tolist()]  # sum compensates
+    assert add_rows(numbers).tolist() == want
+    flat = np.concatenate([numbers.ravel()] * 3)
+    assert add_all(0.25, flat) == functools.reduce(operator.add, flat.tolist(), 0.25)
+    assert add_all(0.25, flat[:0]) == 0.25

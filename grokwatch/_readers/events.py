@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from grokwatch._bounds import inside
 from grokwatch._readers.hparams import settings_from
 from grokwatch._readers.names import plain
 from grokwatch._readers.tidy import Logged, Options, folder_name, make_run
@@ -33,7 +34,7 @@ def read_events(folder: Path, options: Options) -> list[Run]:
     Raises:
         RecordError: no event file, or one that is none.
     """
-    files = [folder] if folder.is_file() else sorted(folder.glob(PATTERN))
+    files = [folder] if folder.is_file() else inside(sorted(folder.glob(PATTERN)), folder)
     if not files:
         raise RecordError(f"{folder}: no TensorBoard event file ({PATTERN}).")
     scalars = _Scalars()
@@ -94,7 +95,13 @@ class _Scalars:
 
         if value.tensor.dtype not in (1, 2, 19):  # float, double, half
             return
-        numbers = make_ndarray(value.tensor)
+        # Of one number, else a few bytes could ask for any amount of memory.
+        if any(dimension.size != 1 for dimension in value.tensor.tensor_shape.dim):
+            return
+        try:
+            numbers = make_ndarray(value.tensor)
+        except (ValueError, TypeError):  # its content does not fit its shape
+            return
         if numbers.size == 1:
             self._add(value.tag, step, float(numbers.reshape(())))
 

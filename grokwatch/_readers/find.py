@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
+from grokwatch._bounds import inside
 from grokwatch._readers.csv_files import csv_format
 from grokwatch._readers.events import PATTERN
 from grokwatch._readers.json_lines import jsonl_format
@@ -29,6 +31,7 @@ FORMATS = (
     "mlflow",
 )
 _MOST_FOLDERS = 20_000
+_CANDIDATE = re.compile(r"tfevents|\.(csv|jsonl|json)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def find_runs(folder: Path) -> list[Found]:
             key=lambda f: int(f.rsplit("-", 1)[1]),
         )
         saved = [here / f / TRAINER_STATE for f in reversed(checkpoints)]
-        saved = [path for path in saved if path.is_file()]
+        saved = inside(saved, folder)
+        files = [f for f in files if not _CANDIDATE.search(f) or inside([here / f], folder)]
         own = _best(here, files)
         if own is not None and own.format in ("jsonl", "trainer_state"):
             found.append(own)
@@ -103,7 +107,7 @@ def _best(here: Path, files: list[str]) -> Found | None:
         return Found(here / TRAINER_STATE, "trainer_state")
     if "metrics.csv" in names:
         return Found(here / "metrics.csv", csv_format(here / "metrics.csv"))
-    if any(here.glob(PATTERN)):
+    if any(fnmatch(name, PATTERN) for name in names):
         return Found(here, "tensorboard")
     return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from grokwatch._bounds import BESIDE, beside
+
 #: Setting -> the names it goes by.
 _NAMES = {
     "learning_rate": ("learning_rate", "lr", "max_lr"),
@@ -14,15 +16,19 @@ _NAMES = {
 }
 
 
-def read_hparams(path: Path, grok: bool = False) -> dict[str, Any]:
+def read_hparams(path: Path, run: Path, grok: bool = False) -> dict[str, Any]:
     """The settings found; {} without a file. Only plain ``name: number`` lines are looked at.
 
     Args:
         path: the file.
+        run: the file of the run that it lies beside.
         grok: openai/grok's, whose share of training data is ``train_data_pct``.
     """
+    if not beside(path, run):
+        return {}
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(BESIDE)
     except (OSError, UnicodeDecodeError):
         return {}
     numbers: dict[str, float] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from array import array
 from pathlib import Path
@@ -10,18 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from grokwatch._bounds import lines, parsed
 from grokwatch._jsonl import read_jsonl
 from grokwatch._readers.names import guess, guess_step
 from grokwatch._readers.tidy import Logged, Options, brief, make_run
 from grokwatch._run import RecordError, Run
+from grokwatch.ingest import as_float
 
 
 def jsonl_format(path: Path) -> str:
     """The format of JSON lines: jsonl (grokwatch's own record) or rows (one object a step)."""
     with path.open("rb") as file:
-        first = next((line for line in file if line.strip()), b"")
+        first = next((line for line in lines(file, path) if line.strip()), b"")
     try:
-        line = json.loads(first)
+        line = parsed(first)
     except (ValueError, RecursionError):
         return "jsonl"
     return "rows" if isinstance(line, dict) and "type" not in line else "jsonl"
@@ -44,13 +45,13 @@ def _read_rows(path: Path, options: Options) -> Run:
     at: str | None = None
     torn: int | None = None
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(lines(file, path), start=1):
             if not raw.strip():
                 continue
             if torn is not None:
                 raise RecordError(f"{path}:{torn}: not a JSON object.")
             try:
-                line = json.loads(raw)
+                line = parsed(raw)
                 if not isinstance(line, dict):
                     raise ValueError
             except (ValueError, RecursionError):
@@ -70,12 +71,12 @@ def _read_rows(path: Path, options: Options) -> Run:
                     if value is not None:
                         texts.setdefault(name, (number, value))
                     continue
-                steps, values, lines = columns.setdefault(
+                steps, values, at_lines = columns.setdefault(
                     name, (array("q"), array("d"), array("q"))
                 )
                 steps.append(step)
-                values.append(float(value))
-                lines.append(number)
+                values.append(as_float(name, value))
+                at_lines.append(number)
     if torn is not None and not columns:
         raise RecordError(f"{path}:{torn}: not a JSON object.")
     if torn is not None and not options.growing:

@@ -75,13 +75,16 @@ def make_run(logged: Logged, options: Options, format: str, percent: tuple[str, 
     columns: dict[str, tuple[IntArray, npt.NDArray[np.float32]]] = {}
     back: list[tuple[str, int]] = []
     replaced = 0
+    ascending: dict[int, bool] = {}  # columns of one table share their steps: looked at once
     for column, (steps, values, lines) in logged.columns.items():
         name = taken.get(column, column)
         if name in columns or (name in chosen and column not in taken) or not steps.size:
             continue
         if column in percent:
             values = values / 100.0
-        if (np.diff(steps) <= 0).any():
+        if id(steps) not in ascending:
+            ascending[id(steps)] = bool((steps[1:] > steps[:-1]).all())
+        if not ascending[id(steps)]:
             falls = np.flatnonzero(np.diff(steps) < 0)
             if falls.size:
                 back.append((column, int(lines[falls[0] + 1])))
@@ -118,9 +121,8 @@ def _tell(path: Path, back: list[tuple[str, int]], replaced: int) -> None:
         said.append(f"{path}{where}: steps go back (column {column!r}); they are sorted")
     if replaced:
         start = "" if said else f"{path}: "
-        said.append(
-            f"{start}{replaced} values were logged again for the same step; the last counts"
-        )
+        values = "1 value was" if replaced == 1 else f"{replaced} values were"
+        said.append(f"{start}{values} logged again for the same step; the last counts")
     warnings.warn("; ".join(said) + ".", UserWarning, stacklevel=4)
 
 
@@ -136,6 +138,6 @@ def folder_name(folder: Path) -> str:
 
 def brief(names: Any, most: int = 12) -> str:
     """Some names in a list that stays short."""
-    listed = [f"{name}" for name in names]
+    listed = [f"{name!s:.60}" for name in names]
     more = f", and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more if listed else "none"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from grokwatch._bounds import document
 from grokwatch._readers.hparams import settings_from
 from grokwatch._readers.tidy import Logged, Options, make_run
 from grokwatch._run import RecordError, Run
+from grokwatch.ingest import as_float
 
 FILE = "trainer_state.json"
 
@@ -21,7 +22,7 @@ def read_trainer_state(path: Path, options: Options) -> list[Run]:
     Raises:
         RecordError: not JSON, no ``log_history``, an entry without a step.
     """
-    state = read_json(path)
+    state = document(path)
     history = state.get("log_history") if isinstance(state, dict) else None
     if not isinstance(history, list):
         raise RecordError(f"{path}: no list 'log_history'; is it a Trainer's {FILE}?")
@@ -40,7 +41,7 @@ def read_trainer_state(path: Path, options: Options) -> list[Run]:
                 continue
             steps, values, lines = columns.setdefault(name, ([], [], []))
             steps.append(step)
-            values.append(float(value))
+            values.append(as_float(name, value))
             lines.append(0)
     arrays = {
         name: (np.array(steps), np.array(values), np.array(lines))
@@ -68,15 +69,6 @@ def _basis(state: dict[str, Any], columns: dict[str, Any]) -> list[str]:
     if "train_accuracy" not in columns and "accuracy" not in columns:
         said.append("no training accuracy was logged: t1 and t2 are guesses from the loss")
     return said
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds, or one clear error."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise RecordError(f"{path}{line}: not JSON: {error}.") from None
 
 
 def _name(path: Path) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from grokwatch._cli_compare import COLUMNS
-from grokwatch._cli_compare import _row as summary_row
+from grokwatch._summary import COLUMNS, summary_row
 from grokwatch._version import __version__
 from grokwatch.replay import Replay
 from grokwatch.report import _tables as tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grokwatch._cli_common import describe_run
+from grokwatch._summary import describe_run
 from grokwatch.replay import Replay
 from grokwatch.report._facts import Stop, budget_of, milestones, spikes, stops
 from grokwatch.report._meanings import FITS, MILESTONES, meaning

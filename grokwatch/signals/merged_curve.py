@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grokwatch._sums import add_all, add_rows
 from grokwatch.state import decode, encode, take
 
 FloatArray = npt.NDArray[np.float64]
@@ -100,7 +101,8 @@ class MergedCurve:
                 f"{x.shape} and {y.shape}."
             )
         finite = np.isfinite(y)
-        x, y = x[finite], y[finite]
+        if not finite.all():
+            x, y = x[finite], y[finite]
         at = 0
         while at < len(x):
             size = self._stride
@@ -108,10 +110,9 @@ class MergedCurve:
             if self._pending or not whole:
                 at = self._add_some(x, y, at)
                 continue
-            # cumsum adds in the order of arrival, as add does; sum would add pairwise.
             block = slice(at, at + whole * size)
-            self._steps.extend(np.cumsum(x[block].reshape(whole, size), axis=1)[:, -1] / size)
-            self._values.extend(np.cumsum(y[block].reshape(whole, size), axis=1)[:, -1] / size)
+            self._steps.extend((add_rows(x[block].reshape(whole, size)) / size).tolist())
+            self._values.extend((add_rows(y[block].reshape(whole, size)) / size).tolist())
             self._counts.extend([size] * whole)
             at += whole * size
             self._grown(whole * size)
@@ -121,8 +122,8 @@ class MergedCurve:
         stop = min(at + max(1, self._stride - self._pending), len(x))
         last = stop - 1  # goes by `add`, which knows when a point is full
         if last > at:
-            self._step_sum = float(np.cumsum(np.append(self._step_sum, x[at:last]))[-1])
-            self._value_sum = float(np.cumsum(np.append(self._value_sum, y[at:last]))[-1])
+            self._step_sum = add_all(self._step_sum, x[at:last])
+            self._value_sum = add_all(self._value_sum, y[at:last])
             self._pending += last - at
         self.add(float(x[last]), float(y[last]))
         return stop
@@ -175,23 +176,25 @@ class MergedCurve:
         steps, values, counts = self._copies()
         near = (np.diff(values) / _VALUE_UNIT) ** 2
         near += (np.diff(np.log1p(np.maximum(steps, 0.0))) / _LOG_STEP_UNIT) ** 2
-        free = np.full(len(steps), True)
+        free = [True] * len(steps)
         left = []
         for i in np.argsort(near, kind="stable").tolist():
             if free[i] and free[i + 1]:
-                free[i : i + 2] = False
+                free[i] = free[i + 1] = False
                 left.append(i)
                 if 4 * len(left) >= self._capacity:
                     break
         a = np.array(left)
         b = a + 1
         both = counts[a] + counts[b]
-        for kept in (steps, values):
-            kept[a] = (counts[a] * kept[a] + counts[b] * kept[b]) / both
+        for means in (steps, values):
+            means[a] = (counts[a] * means[a] + counts[b] * means[b]) / both
         counts[a] = both
-        self._steps = array("d", np.delete(steps, b))
-        self._values = array("f", np.delete(values, b))
-        self._counts = array("f", np.delete(counts, b))
+        kept = np.full(len(steps), True)
+        kept[b] = False
+        self._steps = array("d", steps[kept].tobytes())
+        self._values = array("f", values[kept].astype(np.float32).tobytes())
+        self._counts = array("f", counts[kept].astype(np.float32).tobytes())
 
     def _copies(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         return (

@@ -24,7 +24,7 @@ _FLOOR = 1e-12
 # A float32 cross-entropy comes in quanta of 1.2e-7 an example; a mean below that is rounding noise.
 _QUANTUM = 2.0**-23
 _BLOCK = 32  # losses between two refreshes of the baseline
-_GROUP = 8  # blocks looked at together when many losses come at once
+_GROUP = 8  # many losses are looked at together, then by eighths where a spike may be
 _MARGIN = 1e-6  # decades; more than rounding a threshold to float32 can matter
 _MAD_TO_SIGMA = 1.4826
 _WITNESSES = 16  # companions measured before a spike that those during it are held against
@@ -154,22 +154,31 @@ class Slingshot:
             return int(over[0])
         if n <= head or self.off or self._armed_after is None:
             return n
-        before = len(self._calm)
-        levels = np.log10(np.maximum(np.concatenate([self._calm.values, losses]), _FLOOR))
-        for start in range(head, n, _BLOCK * _GROUP):
-            stop = min(n, start + _BLOCK * _GROUP)
-            near = levels[max(0, before + start - self._calm.size) : before + stop]
-            # No median lies below the lowest level, so the threshold cannot either.
-            lowest = max(float(near.min()), math.log10(_QUANTUM))
-            if float(near.max()) <= lowest + self.min_decades - _MARGIN:
-                continue
-            for at in range(start, stop, _BLOCK):
-                past = levels[max(0, before + at - self._calm.size) : before + at]
-                threshold = self._threshold(self._levels(past)[1])
-                over = np.flatnonzero(losses[at : min(at + _BLOCK, n)] > threshold)
-                if over.size:
-                    return at + int(over[0])
-        return n
+        before = self._calm.values
+        levels = np.maximum(np.concatenate([before, losses]), _FLOOR)
+        return self._calm_until(levels, len(before), head, n)
+
+    def _calm_until(self, losses: FloatArray, before: int, start: int, stop: int) -> int:
+        """The first loss in start..stop that starts a spike, counted after those ``before``."""
+        near = losses[max(0, before + start - self._calm.size) : before + stop]
+        # No median lies below the lowest level, so the threshold cannot either.
+        lowest = max(math.log10(near.min()), math.log10(_QUANTUM))
+        if math.log10(near.max()) <= lowest + self.min_decades - _MARGIN:
+            return stop
+        if stop - start > _BLOCK:
+            size = _BLOCK
+            while size * _GROUP < stop - start:
+                size *= _GROUP
+            for at in range(start, stop, size):
+                end = min(at + size, stop)
+                calm = self._calm_until(losses, before, at, end)
+                if calm < end:
+                    return calm
+            return stop
+        past = losses[max(0, before + start - self._calm.size) : before + start]
+        threshold = self._threshold(self._levels(np.log10(past))[1])
+        over = np.flatnonzero(losses[before + start : before + stop] > threshold)
+        return start + int(over[0]) if over.size else stop
 
     def _add(self, step: int, loss: float) -> None:
         spike = self._open

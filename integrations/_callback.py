@@ -220,7 +220,7 @@ class Follower:
         folder = self.log_dir
         return {
             "settings": {name: self.settings[name] for name in KEPT if name in self.settings},
-            "monitor": self._outlet.monitor.state_dict(),
+            "monitor": self._outlet.monitor_state(),
             "closed": self._drain.closed,
             "probed": self._probed if self._clock is None else self._clock.probed,
             "outlet": self._outlet.state_dict(),

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
+from grokwatch.ingest import as_float
+from grokwatch.integrations._deferred import deferred
 from grokwatch.integrations._warn import calm
 
 _ROWS = 50  # rows between two drains
@@ -54,8 +55,7 @@ class Drain:
         self._open_step = step
         for name, value in kept.items():
             if name in self._open:
-                total, count = self._open[name]
-                self._open[name] = (total + value, count + 1)
+                self._add(name, value)
             else:
                 self._open[name] = (value, 1)
 
@@ -74,10 +74,10 @@ class Drain:
         """Submit all finished rows; with ``everything`` the step under way too."""
         if everything:
             self._close_step()
-        rows, self._rows = self._rows, []
-        self._drained = time.monotonic()
-        with calm():
-            self._ready.extend(_to_numbers(rows))
+        with deferred(), calm():
+            rows, self._rows = self._rows, []
+            self._drained = time.monotonic()
+            self._ready.extend(self._fetched(rows))
             while self._ready:  # a submission may flush in its turn: the order is kept
                 step, measured = self._ready.popleft()
                 self._submit(step, measured)
@@ -98,6 +98,32 @@ class Drain:
                     self._refuse(name, error)
         return kept
 
+    def _add(self, name: str, value: Any) -> None:
+        total, count = self._open[name]
+        try:
+            self._open[name] = (total + value, count + 1)
+        except Exception as error:  # on different devices, say
+            if self._refuse is None:
+                raise
+            self._refuse(name, error)
+
+    def _fetched(self, rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
+        """The rows as numbers; a tensor that cannot be fetched costs only itself."""
+        try:
+            return _to_numbers(rows)
+        except Exception:
+            if self._refuse is None:
+                raise
+        for _, measured in rows:
+            for name, value in list(measured.items()):
+                if isinstance(value, torch.Tensor):
+                    try:
+                        measured[name] = value.item()
+                    except Exception as error:
+                        del measured[name]
+                        self._refuse(name, error)
+        return rows
+
     def _close_step(self) -> None:
         batches, self._open = self._open, {}
         if batches:
@@ -110,20 +136,15 @@ class Drain:
 def _keep(name: str, value: Any) -> Any:
     """A detached copy, so that neither the graph nor a reused buffer can matter."""
     if isinstance(value, torch.Tensor):
+        if value.dtype is torch.float32 and not value.ndim:
+            return value.detach().clone()
         if value.numel() != 1 or value.is_complex():
             raise TypeError(
                 f"{name} must be one real number, but got a tensor of shape "
                 f"{tuple(value.shape)} and {value.dtype}; pass its mean."
             )
         return value.detach().reshape(()).to(torch.float32, copy=True)
-    if isinstance(value, (float, int)):
-        return value
-    try:
-        if isinstance(value, (str, bytes)) or np.iscomplexobj(value):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be one real number, but got {value!r:.60}.") from None
+    return value if type(value) is float else as_float(name, value)
 
 
 def _to_numbers(rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:

@@ -34,15 +34,19 @@ def evaluate(
 
 def accuracy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The accuracy alone; arguments and errors as for :func:`evaluate`."""
-    flat, index = _flat(logits, targets, convert=False)
-    with torch.no_grad():
-        return _mean(flat.argmax(1) == index, index >= 0)
+    _check(logits, targets)
+    hits = (logits.detach().argmax(-1) == targets).sum()  # a negative target equals no class
+    return hits / (targets >= 0).sum()
 
 
-def _flat(
-    logits: torch.Tensor, targets: torch.Tensor, convert: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _flat(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Shapes (n, classes) and (n,), checked."""
+    _check(logits, targets)
+    flat = logits.detach().reshape(-1, logits.shape[-1])
+    return flat.float(), targets.detach().reshape(-1).long()
+
+
+def _check(logits: torch.Tensor, targets: torch.Tensor) -> None:
     if not isinstance(logits, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise TypeError(
             f"logits and targets must both be tensors, but are "
@@ -53,8 +57,6 @@ def _flat(
             f"logits must have shape (..., classes) and targets (...), but got "
             f"{tuple(logits.shape)} and {tuple(targets.shape)}."
         )
-    flat = logits.detach().reshape(-1, logits.shape[-1])
-    return (flat.float() if convert else flat), targets.detach().reshape(-1).long()
 
 
 def _mean(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grokwatch._jsonl import is_record
 from grokwatch.state import take
 
 log = logging.getLogger("grokwatch")
@@ -45,7 +46,8 @@ def settle(
 
 def bring(record: Path, new: Path) -> None:
     """Some trainers log a resumed run to a new folder: the record goes along, to stay whole."""
-    if record.is_file() and not new.exists():
+    # The path comes out of a checkpoint, that may be anybody's: only a record may be copied.
+    if not new.exists() and record.name == new.name and is_record(record):
         new.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(record, new)
 

@@ -3,91 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from grokwatch.ingest import MEASUREMENTS
+from grokwatch.ingest import MEASUREMENTS, StepError
+from grokwatch.integrations._deferred import at_once, deferred
+from grokwatch.integrations._destinations import RECORD, Destinations
 from grokwatch.integrations._distributed import rank
 from grokwatch.integrations._sieve import Sieve
 from grokwatch.integrations._warn import warn
 from grokwatch.monitor import Monitor
 from grokwatch.news import headline
 from grokwatch.sinks import Sink
-from grokwatch.sinks.console import ConsoleSink
-from grokwatch.sinks.jsonl import JsonlSink
 from grokwatch.verdict import Verdict
 
-log = logging.getLogger("grokwatch")
-
-RECORD = "grokwatch.jsonl"
-
-
-@dataclass
-class Destinations:
-    """Where a run is written to.
-
-    Attributes:
-        log_dir: folder for record and TensorBoard events; None writes nothing.
-        tensorboard: whether to write TensorBoard events.
-        console: whether to show a progress bar.
-        settings: of the monitor, for the record.
-        notes: for the record.
-        others: what makes further sinks, by name.
-    """
-
-    log_dir: Path | None
-    tensorboard: bool
-    console: bool
-    settings: dict[str, Any]
-    notes: dict[str, Any]
-    others: dict[str, Callable[[], Sink]] = field(default_factory=dict)
-
-    def claim(self) -> None:
-        """Take the folder, or the first numbered sibling that holds no record yet."""
-        if self.log_dir is None:
-            return
-        number, folder = 1, self.log_dir
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                (folder / RECORD).open("x").close()  # of two processes one gets it
-                break
-            except FileExistsError:
-                number += 1
-                folder = self.log_dir.with_name(f"{self.log_dir.name}-{number}")
-        if number > 1:
-            log.info("%s holds a run already; writing to %s.", self.log_dir, folder)
-        self.log_dir = folder
-
-    def reclaim(self, name: str | None) -> None:
-        """Go back to the numbered sibling called ``name`` that a saved run had been given."""
-        if self.log_dir is not None and name is not None:
-            if re.fullmatch(re.escape(self.log_dir.name) + r"-\d+", name):
-                self.log_dir = self.log_dir.with_name(name)
-
-    def makers(self, resumed: tuple[int, list[str]] | None) -> dict[str, Callable[[], Sink]]:
-        """What makes each sink; ``resumed`` = last step known and what was measured at it."""
-        after, row = resumed if resumed is not None else (None, None)
-        folder, wanted = self.log_dir, dict(self.others)
-        if self.console:
-            wanted["console"] = lambda: ConsoleSink(self.settings["budget"])
-        if folder is None:
-            return wanted
-
-        def tensorboard() -> Sink:
-            from grokwatch.integrations.tensorboard import TensorBoardSink
-
-            return TensorBoardSink(folder, self.settings, after)
-
-        wanted["record"] = lambda: JsonlSink(folder / RECORD, self.settings, self.notes, after, row)
-        if self.tensorboard:
-            wanted["tensorboard"] = tensorboard
-        return wanted
+__all__ = ["RECORD", "Destinations", "Outlet", "tell"]
 
 
 class Outlet:
@@ -117,6 +48,7 @@ class Outlet:
         self._resumed: tuple[int, list[str]] | None = None
         self._told: Verdict | None = None
         self._row: tuple[int, set[str]] = (-1, set())  # what was measured at the last step
+        self._may_go_back = False  # right after a resume
         self._process = os.getpid()
 
     @property
@@ -133,12 +65,38 @@ class Outlet:
         if not self.works():
             return
         try:
-            row = self._sieve.row(step, measured)
-            verdict = self.monitor.update(step, **row)
-            if not self.monitor.catching_up:
+            row = self._sieve.good(measured)
+            if not row:  # nothing measured is nothing observed
+                return
+            self._check_step(step)
+            row = self._sieve.first_of(step, row)
+            verdict = self._judge(step, row)
+            if not self._repeats:
                 self._publish(step, self._new(step, row), verdict)
         except Exception as error:
             self.fault("monitor", error)
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether rows are those from before a resume, which are on record."""
+        return self.works("judging") and self.monitor.catching_up
+
+    def _check_step(self, step: int) -> None:
+        may_go_back, self._may_go_back = self._may_go_back or self._repeats, False
+        last = self.monitor.last_step if self.works("judging") else self._row[0]
+        if last is not None and step < last and not may_go_back:
+            raise StepError(f"step went backwards from {last} to {step}; steps may only grow.")
+
+    def _judge(self, step: int, row: dict[str, float]) -> Verdict:
+        """The verdict on a row; if judging fails, what is observed is written all the same."""
+        if self.works("judging"):
+            try:
+                return self.monitor.update(step, **row)
+            except StepError:
+                raise
+            except Exception as error:
+                self.fault("judging", error)
+        return self.monitor.verdict
 
     def _new(self, step: int, row: dict[str, float]) -> dict[str, float]:
         """The row without what came before for the same step, as the monitor takes it."""
@@ -164,7 +122,8 @@ class Outlet:
         # Last, since it may save a checkpoint, and with it submit the rows that wait.
         if news is not None and self._on_verdict is not None and self.works("on_verdict"):
             try:
-                self._on_verdict(verdict)
+                with at_once():
+                    self._on_verdict(verdict)
             except Exception as error:
                 self.fault("on_verdict", error)
 
@@ -174,7 +133,7 @@ class Outlet:
         if self._resumed is None:
             try:
                 self.destinations.claim()
-            except OSError as error:
+            except Exception as error:
                 self.fault("log_dir", error)
                 self.destinations.log_dir = None
         sinks: dict[str, Sink] = {}
@@ -202,24 +161,27 @@ class Outlet:
         self.close()
         self._sinks, self._resumed = None, row
         self._row = (row[0], set(row[1]))
+        self._may_go_back = True
         self._told = self.monitor.verdict
 
     def flush(self) -> None:
         """Write what must not be lost."""
-        for name, sink in list((self._sinks or {}).items()):
-            try:
-                sink.flush()
-            except Exception as error:
-                self._drop(name, error)
+        with deferred():
+            for name, sink in list((self._sinks or {}).items()):
+                try:
+                    sink.flush()
+                except Exception as error:
+                    self._drop(name, error)
 
     def close(self) -> None:
         """Close the sinks; rows that come later are judged, but written nowhere."""
-        sinks, self._sinks = self._sinks or {}, {}
-        for name, sink in sinks.items():
-            try:
-                sink.close()
-            except Exception as error:
-                self.fault(name, error)
+        with deferred():
+            sinks, self._sinks = self._sinks or {}, {}
+            for name, sink in sinks.items():
+                try:
+                    sink.close()
+                except Exception as error:
+                    self.fault(name, error)
 
     def _drop(self, name: str, error: Exception) -> None:
         sink = (self._sinks or {}).pop(name, None)
@@ -237,9 +199,21 @@ class Outlet:
         """Tell once, then leave that part off; training must go on."""
         if self._raises:
             raise error
-        if part not in self._off:
+        if part == "monitor" and isinstance(error, StepError):  # costs what came with it, no more
+            if "step" not in self._off:
+                self._off.add("step")
+                warn(f"a row is left out, as every row of a wrong step will be: {error}")
+        elif part not in self._off:
             self._off.add(part)
             tell(part, error)
+
+    def monitor_state(self) -> dict[str, Any] | None:
+        """The monitor's state for a checkpoint; None, and told, if it cannot be had."""
+        try:
+            return self.monitor.state_dict()
+        except Exception as error:
+            self.fault("saving the monitor", error)
+            return None
 
 
 def tell(part: str, error: Exception) -> None:

@@ -55,7 +55,7 @@ class Pipeline:
         """Plain, JSON-able state; writes what the record lacks."""
         self.flush()
         return {
-            "monitor": self.outlet.monitor.state_dict(),
+            "monitor": self.outlet.monitor_state(),
             "step": self.clock.step,
             "probed": self.clock.probed,
             "closed": self.drain.closed,

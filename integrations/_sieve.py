@@ -33,8 +33,8 @@ class Sieve:
         self._step, self._first = -1, dict[str, float]()
         self._repeats_told = False
 
-    def row(self, step: int, measured: Mapping[str, Any]) -> dict[str, float]:
-        """What the monitor may have of a row."""
+    def good(self, measured: Mapping[str, Any]) -> dict[str, float]:
+        """What of a row are measurements."""
         good: dict[str, float] = {}
         for name, value in measured.items():
             if value is None or name in self.refused:
@@ -51,9 +51,9 @@ class Sieve:
                 continue
             if number is not None:
                 good[name] = number
-        return self._first_of(step, good)
+        return good
 
-    def _first_of(self, step: int, row: dict[str, float]) -> dict[str, float]:
+    def first_of(self, step: int, row: dict[str, float]) -> dict[str, float]:
         """The row without what contradicts an earlier row of the same step."""
         if step != self._step:
             self._step, self._first = step, row

@@ -19,8 +19,8 @@ def warn(message: str) -> None:
     """Warn; where warnings are errors, log an error instead."""
     try:
         warnings.warn(f"{_OURS}{message}", RuntimeWarning, stacklevel=4)
-    except RuntimeWarning as warning:
-        log.error("%s", warning)
+    except Exception:  # where warnings are errors, or somebody's own way to show them fails
+        log.error("%s%s", _OURS, message)
 
 
 @contextlib.contextmanager

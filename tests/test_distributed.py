@@ -131,7 +131,7 @@ def test_a_rank_that_ends_early_keeps_nobody(spawned):
 def test_a_monitor_that_fails_stops_nobody(spawned):
     first, second = both(spawned, "broken_monitor")
     assert first["stopped"] is second["stopped"] is None
-    assert len(first["told"]) == 1 and "monitor failed" in first["told"][0]
+    assert len(first["told"]) == 1 and "judging failed" in first["told"][0]
     assert second["told"] == []
 
 

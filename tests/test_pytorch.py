@@ -382,20 +382,21 @@ def test_wrong_logits_cost_what_is_computed_of_them(logits):
 @pytest.mark.parametrize(
     "call", [lambda w: w.train(loss=1.0, step="three"), lambda w: w.validate(loss=1.0, step=0)]
 )
-def test_a_wrong_step_is_told_once_and_the_watch_switched_off(call):
+def test_a_wrong_step_is_told_once_and_costs_its_row(call):
     model, optimizer, x, y = linear_regression()
     with grokwatch.watch(model, optimizer, budget=100) as watch:
         for _ in range(3):
             watch.train(loss=one_step(model, optimizer, x, y))
         watch.flush()
-        with pytest.warns(RuntimeWarning, match="monitor failed and is switched off") as told:
+        with pytest.warns(RuntimeWarning, match="a row is left out") as told:
             call(watch)
             watch.flush()
         assert len(told) == 1
+        call(watch)  # not told again
         for _ in range(200):
             watch.train(loss=one_step(model, optimizer, x, y))
-        assert watch.validate(loss=1.0).step == 3
-        assert not watch.should_stop
+        assert watch.validate(loss=1.0).step == 203
+        assert watch.verdict.signals["val_loss"] == 1.0
 
 
 def test_of_two_validations_of_a_step_the_first_counts(tmp_path):

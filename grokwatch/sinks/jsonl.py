@@ -13,6 +13,7 @@ from typing import Any
 from grokwatch._jsonl import FORMAT, pack_steps, short
 from grokwatch._run import SETTINGS
 from grokwatch._version import __version__
+from grokwatch.sinks._lock import locked
 from grokwatch.verdict import Verdict
 
 _ROWS = 1000  # rows in a chunk; a crash loses at most these, or the last _SECONDS
@@ -43,8 +44,8 @@ class JsonlSink:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         resumed = resumed_after is not None and self.path.exists()
         self._file = self.path.open("a" if resumed else "w", encoding="utf-8")
-        self._columns: dict[str, tuple[list[int], list[float]]] = {}
-        self._rows = 0
+        self._size = os.fstat(self._file.fileno()).st_size  # of what this sink has written
+        self._rows: list[tuple[int, dict[str, float]]] = []
         self._flushed = time.monotonic()
         line: dict[str, Any]
         if resumed:
@@ -62,12 +63,8 @@ class JsonlSink:
 
     def observe(self, step: int, measured: dict[str, float]) -> None:
         """See :class:`grokwatch.sinks.Sink`."""
-        for name, value in measured.items():
-            steps, values = self._columns.setdefault(name, ([], []))
-            steps.append(step)
-            values.append(value)
-        self._rows += 1
-        if self._rows >= _ROWS or time.monotonic() - self._flushed > _SECONDS:
+        self._rows.append((step, measured))  # whole or not at all, wherever a Ctrl-C falls
+        if len(self._rows) >= _ROWS or time.monotonic() - self._flushed > _SECONDS:
             self.flush()
 
     def verdict(self, verdict: Verdict, news: str | None) -> None:
@@ -81,20 +78,33 @@ class JsonlSink:
         self._flushed = time.monotonic()
         if not self._rows:
             return
+        rows, self._rows = self._rows, []
+        found: dict[str, tuple[list[int], list[float]]] = {}
+        for step, measured in rows:
+            for name, value in measured.items():
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(value)
         columns = {
             name: {"steps": pack_steps(steps), "values": short(values)}
-            for name, (steps, values) in self._columns.items()
+            for name, (steps, values) in found.items()
         }
-        self._columns, self._rows = {}, 0
         self._write({"type": "observations", "columns": columns})
 
     def _write(self, line: dict[str, Any], new_line: bool = False) -> None:
         # After a crash the file may end in half a line: begin a new one, the reader skips the torn.
-        if os.fstat(self._file.fileno()).st_nlink == 0:
-            raise FileNotFoundError(f"{self.path} was removed while the run went on")
         text = json.dumps(line, separators=(",", ":"), allow_nan=False)
-        self._file.write(("\n" if new_line else "") + text + "\n")
-        self._file.flush()
+        with locked(self._file.fileno()) as before:
+            if before.st_nlink == 0:
+                raise FileNotFoundError(f"{self.path} was removed while the run went on")
+            if before.st_size != self._size:
+                raise RuntimeError(
+                    f"{self.path} was written to by somebody else; of two that write one record "
+                    f"the later goes on"
+                )
+            self._file.write(("\n" if new_line else "") + text + "\n")
+            self._file.flush()
+            self._size = os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """See :class:`grokwatch.sinks.Sink`."""

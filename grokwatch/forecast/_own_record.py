@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from grokwatch.forecast.base import Evidence, Outlook, Settings
 from grokwatch.forecast.features import NAMES, features
-from grokwatch.forecast.learned import LEAST_VALIDATIONS
+from grokwatch.forecast.learned import LEAST_VALIDATIONS, Forecast
 from grokwatch.monitor import Monitor
 from grokwatch.records import Run, read_runs
 from grokwatch.replay import replay
@@ -28,15 +28,13 @@ _FINISHED = 0.9  # of the budget: the last measurement rarely falls on the last 
 
 
 @dataclass(frozen=True)
-class OwnRun:
-    """One replayed run.
+class Ended:
+    """How a run ended.
 
     Attributes:
         name: for messages.
         settings: what was known of it beforehand.
         chance: accuracy of guessing; None = nobody told.
-        steps: of the verdicts before t4, shape (n,).
-        x: features at them, shape (n, features).
         t2, t4: milestones, None = not reached.
         last: the last step recorded.
         outcome: how it ended; "cut short" = neither generalised nor diverged, nor near its budget.
@@ -45,8 +43,6 @@ class OwnRun:
     name: str
     settings: Settings
     chance: float | None
-    steps: npt.NDArray[np.int64]
-    x: npt.NDArray[np.float64]
     t2: float | None
     t4: float | None
     last: int
@@ -61,6 +57,62 @@ class OwnRun:
     def budget(self) -> int:
         """Steps the run was allowed."""
         return self.settings.budget
+
+
+@dataclass(frozen=True)
+class OwnRun(Ended):
+    """One replayed run.
+
+    Attributes:
+        steps: of the verdicts before t4, shape (n,).
+        x: features at them, shape (n, features).
+    """
+
+    steps: npt.NDArray[np.int64]
+    x: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen(Ended):
+    """What a fit needs of an ended run: what the shipped forecast said of it.
+
+    Attributes:
+        steps: of the verdicts before t4, shape (n,).
+        log_odds: of generalising by the step up to which the outcome is known, shape (n,).
+        quantiles: of log10(t4 / now), shape (n, 3).
+    """
+
+    steps: npt.NDArray[np.int64]
+    log_odds: npt.NDArray[np.float64]
+    quantiles: npt.NDArray[np.float64]
+
+
+def seen_by(base: Forecast, run: OwnRun) -> Seen:
+    """What a forecast, not adapted to anything, says of a run."""
+    reach = np.log10((run.known_to + 1.0) / (run.steps + 1.0))
+    probability, quantiles = base.judge(run.x, np.maximum(reach, 0.0))
+    with np.errstate(divide="ignore"):
+        odds = np.clip(np.log(probability) - np.log1p(-probability), -30.0, 30.0)
+    return Seen(
+        name=run.name,
+        settings=run.settings,
+        chance=run.chance,
+        t2=run.t2,
+        t4=run.t4,
+        last=run.last,
+        outcome=run.outcome,
+        steps=run.steps,
+        log_odds=odds,
+        quantiles=quantiles,
+    )
+
+
+def ranges(
+    rows: Iterable[npt.NDArray[np.float64]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The lowest and highest of each feature over rows of features; NaN = never measured."""
+    x = np.concatenate([np.full((1, len(NAMES)), math.nan), *rows])
+    return np.fmin.reduce(x, axis=0), np.fmax.reduce(x, axis=0)
 
 
 class Recorder:
@@ -109,17 +161,23 @@ def replay_all(runs: list[Run], settings: Mapping[str, Any]) -> list[OwnRun | st
             stacklevel=4,
         )
     return [
-        _replayed(run, {"budget": max(longest, 1), **own})
+        replay_one(run, {"budget": max(longest, 1), **own})
         for run, own in zip(runs, told, strict=True)
     ]
 
 
-def _replayed(run: Run, settings: dict[str, Any]) -> OwnRun | str:
+def _nothing() -> None:
+    pass
+
+
+def replay_one(run: Run, settings: dict[str, Any]) -> OwnRun | str:
     """The run replayed, or what is wrong with it."""
     if not any(steps.size for steps, _ in run.columns.values()):
         return f"{run.name}: holds no observations"
     recorder = Recorder()
     monitor = Monitor(**{**settings, "forecast": recorder})
+    # Most of a replay's time, and no feature looks at it.
+    monitor._analyzer.transition.refit = _nothing  # type: ignore[method-assign]
     final = replay(run, monitor).final
     known = monitor.settings
     t2, t4 = final.signals.get("t2"), final.signals.get("t4")

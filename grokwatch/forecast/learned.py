@@ -60,7 +60,13 @@ def may_stop(x: FloatArray, u: FloatArray) -> npt.NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         waited = x[:, _SINCE_T2] >= math.log10(PATIENCE)
         by_heart = x[:, _AT_T2] < BY_HEART
-    found: npt.NDArray[np.bool_] = waited & by_heart & (u >= -math.log10(1.0 - WORTH))
+    found: npt.NDArray[np.bool_] = waited & by_heart & worth_it(u)
+    return found
+
+
+def worth_it(u: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether enough of the budget is left to be saved."""
+    found: npt.NDArray[np.bool_] = u >= -math.log10(1.0 - WORTH)
     return found
 
 
@@ -78,7 +84,7 @@ def may_give_up(x: FloatArray, u: FloatArray, memorised_by: int) -> npt.NDArray[
     with np.errstate(invalid="ignore"):
         late = np.isnan(x[:, _SINCE_T2]) & (10.0 ** x[:, _LOG_STEP] > memorised_by)
         at_chance = x[:, _BEST] < BY_HEART
-    found: npt.NDArray[np.bool_] = late & at_chance & (u >= -math.log10(1.0 - WORTH))
+    found: npt.NDArray[np.bool_] = late & at_chance & worth_it(u)
     return found
 
 
@@ -217,7 +223,7 @@ class Forecast:
         unpromising = (
             strange is None
             and threshold is not None
-            and low_enough(probability, certified, threshold)
+            and self._low_enough(probability, certified, threshold)
             and self._ripe(row, u, evidence)
         )
         return Outlook(
@@ -227,8 +233,16 @@ class Forecast:
             unpromising,
         )
 
+    def _low_enough(self, probability: float, certified: float, threshold: float) -> bool:
+        """An estimated threshold is for the shipped probability, and is not stretched further."""
+        if self._own is not None and self._own.estimated:
+            return certified < threshold
+        return low_enough(probability, certified, threshold)
+
     def _ripe(self, row: FloatArray, u: FloatArray, evidence: Evidence) -> bool:
         """Whether it is late enough to stop, and worth it."""
+        if self._own is not None and not self._own.waits:
+            return evidence.phase in (*STOPPABLE, "confusion") and bool(worth_it(u)[0])
         if evidence.phase in STOPPABLE:
             return bool(may_stop(row, u)[0])
         late = None if self._own is None else self._own.memorised_by
@@ -275,12 +289,17 @@ class Forecast:
         if unpromising:
             left = evidence.settings.budget - evidence.step
             rate = evidence.settings.max_kill_rate
+            estimated = self._own is not None and self._own.estimated
+            risk = (
+                f"an estimated risk of {rate:.0%}" if estimated else f"a risk of at most {rate:.0%}"
+            )
             parts.append(
-                f"stopping saves up to {left:,} steps at a risk of at most {rate:.0%} "
-                f"for a run that would have generalised"
+                f"stopping saves up to {left:,} steps at {risk} for a run that would have "
+                f"generalised"
             )
             if self._own is not None:
-                parts.append(f"adapted to {self._own.runs} own runs, inherited threshold")
+                which = "threshold estimated in the sweep" if estimated else "inherited threshold"
+                parts.append(f"adapted to {self._own.runs} own runs, {which}")
         elif eta is not None:
             parts.append(f"expect step {eta[1]:,.0f} ({eta[0]:,.0f}-{eta[2]:,.0f})")
         if strange is not None:

@@ -22,7 +22,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from grokwatch.forecast._own_record import OwnRun, as_runs, replay_all
+from grokwatch.forecast._own_record import (
+    Ended,
+    OwnRun,
+    Seen,
+    as_runs,
+    ranges,
+    replay_all,
+    seen_by,
+)
 from grokwatch.forecast.learned import Forecast
 from grokwatch.forecast.prior import OwnPrior, hyper_parameters, standardised
 from grokwatch.records import Run
@@ -143,7 +151,7 @@ def fit_own(
     return adapted(shipped_parameters(base.parameters), usable, np.array(kept, dtype=np.float64))
 
 
-def check_enough(runs: list[OwnRun], useless: list[str]) -> None:
+def check_enough(runs: Sequence[Ended], useless: Sequence[str]) -> None:
     """Raise a ValueError that says what is missing."""
     count = Counter(run.outcome for run in runs)
     good, bad = count["generalised"], count["never"] + count["diverged"]
@@ -166,6 +174,20 @@ def check_enough(runs: list[OwnRun], useless: list[str]) -> None:
 def adapted(parameters: dict[str, Any], runs: list[OwnRun], shares: FloatArray) -> dict[str, Any]:
     """The parameters, adapted to replayed runs that weigh ``shares`` each, shape (runs,)."""
     base = Forecast(parameters)
+    box = ranges(run.x for run in runs if run.outcome != "cut short")
+    return adapted_to(parameters, [seen_by(base, run) for run in runs], shares, box)
+
+
+def adapted_to(
+    parameters: dict[str, Any],
+    runs: list[Seen],
+    shares: FloatArray,
+    box: tuple[FloatArray, FloatArray],
+) -> dict[str, Any]:
+    """As :func:`adapted`, from what the shipped forecast said of each run.
+
+    ``box`` has the lowest and highest of each feature over the finished runs.
+    """
     chosen = [(run, share) for run, share in zip(runs, shares, strict=True) if len(run.steps)]
     told = np.array([hyper_parameters(run.settings) for run in runs])
     some = np.isfinite(told).any(axis=0)
@@ -176,20 +198,17 @@ def adapted(parameters: dict[str, Any], runs: list[OwnRun], shares: FloatArray) 
         len(runs), tuple(mean.tolist()), tuple(scale.tolist()), (0.0,) * len(mean)
     )  # fmt: skip
 
-    x = np.concatenate([run.x for run, _ in chosen])
     now = np.concatenate([run.steps for run, _ in chosen]) + 1.0
     sizes = [len(run.steps) for run, _ in chosen]
 
     def each(values: Iterable[Any]) -> FloatArray:
         return np.repeat(np.array(list(values), dtype=np.float64), sizes)
 
-    reach = np.log10((each(run.known_to for run, _ in chosen) + 1.0) / now)
+    inside = each(run.known_to for run, _ in chosen) + 1.0 > now
     weight = each(share / len(run.steps) for run, share in chosen)
     late = each(run.outcome == "generalised" for run, _ in chosen)
-    inside = reach > 0.0
-    probability, quantiles = base.judge(x, np.maximum(reach, 0.0))
-    with np.errstate(divide="ignore"):
-        z = np.clip(np.log(probability) - np.log1p(-probability), -30.0, 30.0)
+    z = np.concatenate([run.log_odds for run, _ in chosen])
+    quantiles = np.concatenate([run.quantiles for run, _ in chosen])
     h = np.repeat(
         standardised(
             np.array([hyper_parameters(run.settings) for run, _ in chosen]), prior.mean, prior.scale
@@ -218,7 +237,7 @@ def adapted(parameters: dict[str, Any], runs: list[OwnRun], shares: FloatArray) 
     full = np.array([run.outcome != "cut short" for run, _ in chosen])[index] & inside
     return {
         **parameters,
-        **support(parameters, runs),
+        **support(parameters, runs, *box),
         "card": card(parameters["card"] if "card" in parameters else {}, runs),
         "calibration": [
             round(odds.slope * slope, 6),
@@ -233,7 +252,7 @@ def adapted(parameters: dict[str, Any], runs: list[OwnRun], shares: FloatArray) 
     }
 
 
-def memorised_by(runs: list[OwnRun]) -> int | None:
+def memorised_by(runs: Sequence[Ended]) -> int | None:
     """When a run that has not learnt its training set is late, by the slowest that generalised."""
     good = [run.t2 for run in runs if run.outcome == "generalised"]
     slowest = [t2 for t2 in good if t2 is not None]
@@ -241,15 +260,13 @@ def memorised_by(runs: list[OwnRun]) -> int | None:
     return round(_MEMORISED_LATE * max(slowest)) if slowest and len(slowest) == len(good) else None
 
 
-def support(parameters: Mapping[str, Any], runs: list[OwnRun]) -> dict[str, Any]:
+def support(
+    parameters: Mapping[str, Any], runs: Sequence[Ended], low: FloatArray, high: FloatArray
+) -> dict[str, Any]:
     """Classes, horizon and box of features, widened to hold the user's own runs."""
     finished = [run for run in runs if run.outcome != "cut short"]
     classes = [1.0 / run.chance for run in finished if run.chance]
     fewest, most = parameters["classes"]
-    x = np.concatenate([run.x for run in finished])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a feature that was never measured
-        low, high = np.nanmin(x, axis=0), np.nanmax(x, axis=0)
     low = np.fmin(low - 0.1 * (high - low), parameters["support_low"])
     high = np.fmax(high + 0.1 * (high - low), parameters["support_high"])
     return {
@@ -273,7 +290,7 @@ def comparable(
     return found
 
 
-def card(shipped: Mapping[str, Any], runs: list[OwnRun]) -> dict[str, Any]:
+def card(shipped: Mapping[str, Any], runs: Sequence[Ended]) -> dict[str, Any]:
     """The model card, extended."""
     count = Counter(run.outcome for run in runs)
     return {

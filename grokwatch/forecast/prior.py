@@ -50,6 +50,9 @@ class OwnPrior:
         shift: what is added to log10(t4 / now).
         memorised_by: a run that has not learnt its training set by this step may be stopped;
             None = never.
+        waits: a stop waits until the training set has been learnt, and as long again; False = not
+            even that, because no run of a sweep that generalised would have been lost.
+        estimated: the threshold of a stop was raised, by what became of a sweep's own runs.
 
     >>> prior = OwnPrior(30, (-2.0, -2.0, 0.5), (1.0, 0.0, 0.1), (0.5, 9.0, 1.0))
     >>> prior.log_odds(Settings(budget=100, learning_rate=0.1, weight_decay=1.0))
@@ -64,6 +67,8 @@ class OwnPrior:
     intercept: float = 0.0
     shift: float = 0.0
     memorised_by: int | None = None
+    waits: bool = True
+    estimated: bool = False
 
     def log_odds(self, settings: Settings) -> float:
         """What the hyper-parameters add; those not told count as the mean."""
@@ -107,6 +112,8 @@ class OwnPrior:
             float(take(plain, "intercept")),
             float(take(plain, "shift")),
             None if memorised_by is None else int(memorised_by),
+            bool(plain.get("waits", True)),
+            bool(plain.get("estimated", False)),
         )
 
 

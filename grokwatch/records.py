@@ -118,6 +118,8 @@ def _check(path: Path, format: str | None, names: Mapping[str, str] | None) -> N
         raise RecordError(f"unknown format {format!r}; known: {', '.join(FORMATS)}.")
     if not path.exists():
         raise RecordError(f"{path}: no such file or folder.")
+    if not path.is_file() and not path.is_dir():
+        raise RecordError(f"{path}: neither a file nor a folder; write what it gives to a file.")
     for name in names or ():
         if not name or (name not in MEASUREMENTS and not name.isidentifier() and name != "step"):
             raise RecordError(

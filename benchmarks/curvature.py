@@ -1,7 +1,6 @@
 """How near Hessian extremes come to a float64 reference, and what they cost in training steps.
 
-    python -m benchmarks.curvature                    # minutes; the references take longer
-    python -m benchmarks.curvature --overhead 60      # share of a run that a probe takes
+    OMP_NUM_THREADS=1 python -m benchmarks.curvature  # minutes; the references take longer
 
 Two networks that grok (benchmarks/curvature_runs.py) are measured where they start, have memorised,
 wait, and have generalised. Errors are the worst over seeds. The cost is processor time against one
@@ -26,7 +25,6 @@ from benchmarks.curvature_runs import NETS, PROBE, Run, load, reference
 from grokwatch.geometry._hvp import HessianProduct, trainable
 from grokwatch.geometry._protect import untouched
 from grokwatch.geometry.curvature import hessian_extremes
-from grokwatch.geometry.probe import CurvatureProbe
 
 SEEDS = range(5)
 PATIENCE = 600  # products after which scipy is stopped
@@ -208,41 +206,12 @@ def bars(where: str, name: str, error: float, ratio: float, wrong: int) -> list[
     return missed
 
 
-def overhead(run: Run, seconds: float) -> None:
-    """Train on with a probe of the default budget and print the share of time it took."""
-    model, n = run.model(run.t2), PROBE[run.name]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98))
-    probe = CurvatureProbe(batch=(run.x[:n], run.y[:n])).attach(model, optimizer)
-    began, spent, steps, probes = time.perf_counter(), 0.0, 0, 0
-    while time.perf_counter() - began < seconds:
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(run.x), run.y).backward()
-        at = time.perf_counter()
-        if probe.due():
-            probe.measure()
-            probes += 1
-        spent += time.perf_counter() - at
-        optimizer.step()
-        steps += 1
-    share = spent / (time.perf_counter() - began - spent)
-    print(f"{run.name}: {steps} steps and {probes} probes in {seconds:.0f} s, overhead {share:.2%}")
-
-
 def main() -> None:
-    """Print the tables, or the overhead."""
-    parser = argparse.ArgumentParser(description="Accuracy and cost of Hessian extremes.")
-    parser.add_argument("--overhead", type=float, metavar="SECONDS", help="measure only this")
-    args = parser.parse_args()
+    """Print the tables."""
+    argparse.ArgumentParser(description="Accuracy and cost of Hessian extremes.").parse_args()
     torch.set_num_threads(1)
-    missed = []
-    for name in NETS:
-        run = load(name)
-        if args.overhead:
-            overhead(run, args.overhead)
-        else:
-            missed += table(run)
-    if not args.overhead:
-        print("\nmissed:" if missed else "\nevery bar is met", *missed, sep="\n  ")
+    missed = [line for name in NETS for line in table(load(name))]
+    print("\nmissed:" if missed else "\nevery bar is met", *missed, sep="\n  ")
 
 
 if __name__ == "__main__":

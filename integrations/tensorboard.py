@@ -14,7 +14,8 @@ from grokwatch.verdict import PHASES, Verdict
 
 ROOT = "grokwatch"
 
-#: The custom-scalars page: chart -> [kind, tags].
+#: The custom-scalars page: chart -> [kind, tags]. Curves all have the colour of their run;
+#: TensorBoard tells those of one chart apart by marks, in this order.
 LAYOUT = {
     "1 Verdict": {
         "Probability of generalising within the budget": [
@@ -27,30 +28,41 @@ LAYOUT = {
         ],
     },
     "2 Curves": {
-        "Accuracy": ["Multiline", [f"{ROOT}/train_accuracy", f"{ROOT}/val_accuracy"]],
-        "Loss": ["Multiline", [f"{ROOT}/train_loss", f"{ROOT}/val_loss"]],
-        "Margin and norms": [
+        "Accuracy (◼ training, ◆ validation)": [
             "Multiline",
-            [f"{ROOT}/val_margin", f"{ROOT}/weight_norm", f"{ROOT}/grad_norm"],
+            [f"{ROOT}/train_accuracy", f"{ROOT}/val_accuracy"],
         ],
+        "Loss (◼ training, ◆ validation)": [
+            "Multiline",
+            [f"{ROOT}/train_loss", f"{ROOT}/val_loss"],
+        ],
+        # Each has its own scale.
+        "Validation margin": ["Multiline", [f"{ROOT}/val_margin"]],
+        "Norm of the weights": ["Multiline", [f"{ROOT}/weight_norm"]],
+        "Norm of the gradient": ["Multiline", [f"{ROOT}/grad_norm"]],
     },
     "3 Signals": {
         "Spectral activity of log10 loss": ["Multiline", [f"{ROOT}/spectral/log_activity"]],
-        "Spikes so far, height of the last (decades)": [
+        "Spikes (◼ so far, ◆ decades of the last)": [
             "Multiline",
             [f"{ROOT}/slingshot/spikes", f"{ROOT}/slingshot/spike_amplitude"],
         ],
-        "Trends per doubling of the step (look-back 4x)": [
+        "Trend a doubling (◼ val. loss, ◆ accuracy)": [
             "Multiline",
             [f"{ROOT}/trend/val_loss_4x", f"{ROOT}/trend/val_accuracy_4x"],
         ],
     },
-    "4 Curvature (if measured)": {
+}
+
+#: Comes to the page with the first curvature.
+CURVATURE = {
+    "4 Curvature": {
         "Largest and smallest eigenvalue of the Hessian": [
             "Multiline",
             [f"{ROOT}/hessian_max", f"{ROOT}/hessian_min"],
         ],
         "Their ratio": ["Multiline", [f"{ROOT}/hessian_ratio"]],
+        "Edge of stability (1 = at the edge)": ["Multiline", [f"{ROOT}/hessian_edge"]],
     },
 }
 
@@ -92,6 +104,7 @@ class TensorBoardSink:
             if self._owned:
                 self._write_hparams(settings)
             self.writer.add_custom_scalars(LAYOUT)
+        self._curved = False
 
     def _write_hparams(self, settings: dict[str, Any]) -> None:
         shown = {k: v for k, v in settings.items() if isinstance(v, (int, float, str, bool))}
@@ -101,6 +114,9 @@ class TensorBoardSink:
 
     def observe(self, step: int, measured: dict[str, float]) -> None:
         """Write the row's curves: validation always, training thinned evenly in log time."""
+        if "hessian_max" in measured and not self._curved:
+            self._curved = True  # TensorBoard shows the page that was written last
+            self.writer.add_custom_scalars(LAYOUT | CURVATURE)
         for name, value in measured.items():
             if name.startswith("train_"):  # each by itself: some come at every step, some rarely
                 if step < self._next.get(name, 0):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from grokwatch.geometry._edge import stability_limit
 from grokwatch.geometry.curvature import hessian_extremes
+from grokwatch.geometry.probe import CurvatureProbe
 
 VALUES = torch.tensor([5.0, 3.0, 1.0, 0.1, -0.5])
 
@@ -112,3 +113,40 @@ def test_optimisers_without_a_known_limit():
         torch.optim.SGD([x], lr=0.1, maximize=True),
     ):
         assert hessian_extremes(loss, [x], optimizer=optimizer).edge is None
+
+
+def test_a_probe_says_how_near_plain_sgd_is_to_its_edge_and_charges_nothing():
+    net, x = torch.nn.Linear(2, 1, bias=False), torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+    batch = x, torch.zeros(2, 1)  # mean of (3 w1)² and w2²: eigenvalues 9 and 1
+
+    def row(optimizer: torch.optim.Optimizer, **settings) -> dict[str, float]:
+        probe = CurvatureProbe(batch=batch, **settings).attach(net, optimizer)
+        found = probe.measure()
+        assert found.n_hvp == 2  # of one spectrum
+        return probe.measurements(found)
+
+    sgd = torch.optim.SGD
+    assert row(sgd(net.parameters(), lr=0.1))["hessian_edge"] == pytest.approx(9 / 20)
+    momentum = row(sgd(net.parameters(), lr=0.1, momentum=0.9))
+    assert momentum["hessian_edge"] == pytest.approx(9 / 38)
+    assert momentum["hessian_edge_resolved"] == 1.0
+    assert "hessian_edge" not in row(torch.optim.Adam(net.parameters()))
+    two = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(1))])
+    assert "hessian_edge" not in row(sgd(two.parameters(), lr=0.1))  # it moves others
+
+
+def test_a_probe_says_how_near_adam_is_to_its_edge():
+    """Eigenvalues 9 and 1 where the gradients are 9 w and w: preconditioned, both are 1/|w|."""
+    net, x = torch.nn.Linear(2, 1, bias=False), torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+    batch = x, torch.zeros(2, 1)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[0.5, 0.25]]))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-9, eps=0.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(net(x), batch[1]).backward()
+        optimizer.step()
+    probe = CurvatureProbe(batch=batch, edge=True).attach(net, optimizer)
+    # P = (1 - β₁³) |g|: λ = 9 / ((1 - .9³) 9 · .25) = 4 / (1 - .9³), against 38 / lr.
+    expected = 4 / (1 - 0.9**3) / (38 / 1e-9)
+    assert probe.measurements(probe.measure())["hessian_edge"] == pytest.approx(expected, rel=1e-4)

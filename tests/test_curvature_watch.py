@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchmetrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -22,6 +23,7 @@ from grokwatch.geometry.probe import CurvatureProbe
 from grokwatch.ingest import MEASUREMENTS
 from grokwatch.integrations import huggingface, lightning
 from grokwatch.integrations._lightning_curvature import training_loss
+from grokwatch.integrations.tensorboard import CURVATURE, LAYOUT
 from grokwatch.records import read_run
 from grokwatch.replay import replay
 from tests.hf_training import Watched, make
@@ -131,6 +133,11 @@ def test_what_is_recorded_and_replayed(tmp_path):
     events = EventAccumulator(str(watch.log_dir)).Reload()
     for name, (steps, _) in found.items():
         assert [e.step for e in events.Scalars(f"grokwatch/{name}")] == steps.tolist()
+    *_, page = events.Tensors("custom_scalars__config__")  # TensorBoard shows the last one
+    layout = layout_pb2.Layout.FromString(page.tensor_proto.string_val[0])
+    assert [category.title for category in layout.category] == [*LAYOUT, *CURVATURE]
+    charts = [chart for charts in CURVATURE.values() for _, chart in charts.values()]
+    assert {tag for chart in charts for tag in chart} <= set(events.Tags()["scalars"])
 
 
 def test_the_number_is_that_of_the_weights_before_the_step(tmp_path):

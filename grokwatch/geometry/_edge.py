@@ -60,6 +60,15 @@ def stability_limit(group: dict[str, Any]) -> float | None:
     return limit / (1 - float(group.get("dampening", 0.0))) if momentum else limit
 
 
+def is_free(optimizer: torch.optim.Optimizer | None, params: list[Tensor]) -> bool:
+    """Whether the edge is λ_max itself over a limit: SGD of one rate on all the parameters."""
+    if not isinstance(optimizer, torch.optim.SGD):
+        return False
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    one = len({float(group["lr"]) for group in optimizer.param_groups}) == 1
+    return one and all(id(p) in held for p in params)
+
+
 def measure_edge(
     hessian: HessianProduct,
     optimizer: torch.optim.Optimizer,

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokwatch.geometry._precision import WideLosses
+
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | torch.nn.Module
 
 
@@ -60,15 +62,18 @@ class HessianProduct:
         self.dtype = torch.float64 if wide else torch.float32
         self.device = params[0].device
         self.count = 0
-        loss = _checked(loss_fn())
+        with WideLosses():
+            loss = _checked(loss_fn())
         self.loss = float(loss.detach())
         self._grads: list[tuple[Tensor, int]] = []
+        self._gradient: list[Tensor] = []
         if math.isfinite(self.loss):
             gradients = torch.autograd.grad(
                 loss, params, create_graph=True, allow_unused=True, materialize_grads=True
             )
             # A gradient without a graph is constant: its rows of the Hessian are zero.
             self._grads = [(g, i) for i, g in enumerate(gradients) if g.requires_grad]
+            self._gradient = [g.detach() for g in gradients]
 
     def __call__(self, vector: Tensor) -> Tensor:
         """Multiply the Hessian by a vector of shape (n,)."""
@@ -86,6 +91,28 @@ class HessianProduct:
             materialize_grads=True,
         )
         return torch.cat([p.reshape(-1).to(vector) for p in products])
+
+    def alternating(self) -> Tensor | None:
+        """The gradient, with its sign turned on every second weight matrix, as a unit vector.
+
+        The gradient lies in the space of large curvature, and costs nothing here. With its own
+        signs it sees little of the lower end, where layers pull against each other. Measured in
+        docs/curvature.md. Biases go with the weights before them. None where the gradient is
+        zero or not finite.
+        """
+        if not self._gradient:
+            return None
+        parts, sign, matrices = [], 1.0, 0
+        for g in self._gradient:
+            if g.dim() > 1:
+                sign, matrices = (-1.0) ** matrices, matrices + 1
+            parts.append(sign * g.reshape(-1).to(self.dtype))
+        vector = torch.cat(parts)
+        size = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+        if not 0.0 < size < math.inf:
+            return None
+        unit: Tensor = vector / size
+        return unit
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """A random unit vector of shape (n,), the same on every device."""

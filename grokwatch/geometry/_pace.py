@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-_AT_ONCE = 0.5  # seconds: a first probe guessed to be this short is not saved up for
-_STEPS_PER_PRODUCT = 3.0  # guess before anything is measured: products in training steps
+_AT_ONCE = 0.3  # seconds: a first probe guessed to be this short is not saved up for
+_STEPS_PER_PRODUCT = 2.0  # guess before anything is measured; see docs/curvature.md
+_FOR_PROBES = 0.9  # of the budget; the rest is for what follows: records, cold caches
+_LOAN = 0.05  # of all that training has paid so far: what a requested probe may overdraw
 
 
 class Pace:
     """Books the time of probes against a share of the time between them.
+
+    Probes together never take more than the budget of the time trained so far, but for what can
+    be told in advance: the first one, if it is short; a twentieth more, for requested ones; and
+    what the latest took longer than the one before. All of it is paid back before the next.
 
     Args:
         budget: the share, between 0 and 1.
@@ -16,8 +22,8 @@ class Pace:
         ValueError: a budget outside that range.
 
     >>> pace = Pace(budget=0.1)
-    >>> pace.spent(began=0.0, ended=1.0, products=10)  # must be paid by ten seconds of training
-    >>> [pace.due(now, products=10) for now in (1.0, 11.0, 20.0, 21.5)]
+    >>> pace.spent(began=0.0, ended=1.0, products=10)  # paid by ten seconds of training, and a bit
+    >>> [pace.due(now, products=10) for now in (1.0, 11.0, 20.0, 23.5)]
     [False, False, False, True]
     """
 
@@ -25,7 +31,7 @@ class Pace:
         if not 0 < budget < 1:
             raise ValueError(f"budget must be a share between 0 and 1 but got {budget}.")
         self.budget = budget
-        self._credit = 0.0  # seconds
+        self._credit, self._earned = 0.0, 0.0  # seconds: now, and in all
         self._last: float | None = None
         self._steps, self._waited = 0, 0.0  # training steps before the first probe, seconds
         self._per_product: float | None = None  # seconds
@@ -34,7 +40,7 @@ class Pace:
         """Whether a probe of so many products is paid for.
 
         What is saved up never exceeds one probe, so that a pause is not followed by many; a
-        requested probe may be paid for afterwards.
+        requested probe may be paid for afterwards, in part or, late in a run, as a whole.
 
         Args:
             now: seconds.
@@ -46,7 +52,9 @@ class Pace:
             self._steps += 1
             self._waited += elapsed
         self._last = now
-        self._credit += self.budget * elapsed
+        earned = self.budget * _FOR_PROBES * elapsed
+        self._credit += earned
+        self._earned += earned
         if self._per_product is not None:
             expected = self._per_product * products
         elif self._steps:
@@ -56,7 +64,8 @@ class Pace:
         else:
             return False
         self._credit = min(self._credit, expected)
-        return self._credit >= (-expected if requested else expected)
+        loan = min(expected, _LOAN * self._earned) if requested else 0.0
+        return self._credit + loan >= expected
 
     def spent(self, began: float, ended: float, products: int) -> None:
         """Book a probe; times in seconds."""

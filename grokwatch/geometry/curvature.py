@@ -115,7 +115,8 @@ def hessian_extremes(
             8 from a recent state.
         method: "lanczos"; "power", what the papers did: λ_max only, in practice; "pyhessian",
             the eigenvalue of largest magnitude by that library.
-        state: of an earlier result on the same parameters; None = from a random vector.
+        state: of an earlier result on the same parameters; None = from the gradient, with signs
+            turned, and a random vector.
         model: the module that loss_fn runs, if it should be set to ``mode`` meanwhile.
         mode: "eval" or "train", for ``model``; "keep" leaves it as it is.
         optimizer: adds :class:`Edge`; for Adam that is a second spectrum of n_hvp products.
@@ -159,7 +160,8 @@ def hessian_extremes(
         with torch.no_grad():
             top, bottom = _ends(hessian, n_hvp, method, state, generator)
             if optimizer is not None and top.vector is not None:
-                start = _start(hessian, generator, None if state is None else state.v_edge)
+                v_edge = None if state is None else state.v_edge
+                start = _start(hessian, generator, v_edge)
                 edge = measure_edge(hessian, optimizer, top, start, n_hvp, generator)
     vectors = [end.vector for end in (top, bottom) if end.vector is not None]
     if vectors:
@@ -196,15 +198,19 @@ def _ends(
     if method == "pyhessian":
         return dominant(hessian, n_hvp)
     if method == "power":
-        v_max, v_min = (None, None) if state is None else (state.v_max, state.v_min)
-        starts = _start(hessian, generator, v_max), _start(hessian, generator, v_min)
-        return power(hessian, starts, n_hvp)
+        if state is None:  # at random, as the papers did
+            return power(hessian, (hessian.draw(generator), hessian.draw(generator)), n_hvp)
+        v_max, v_min = (_start(hessian, generator, v) for v in (state.v_max, state.v_min))
+        return power(hessian, (v_max, v_min), n_hvp)
     # λ_max is found from almost anywhere, so that most of the start goes to λ_min.
     known = None if state is None else state.v_max + 4 * state.v_min
     return lanczos(hessian, _start(hessian, generator, known), n_hvp, generator)
 
 
 def _start(hessian: HessianProduct, generator: torch.Generator, known: Tensor | None) -> Tensor:
-    """A vector to begin from: random, or known with some noise to find what it lacks."""
+    """A vector to begin from, always with a random part: what it lacks would never be found."""
     noise = hessian.draw(generator)
-    return noise if known is None else known.to(noise) + _NOISE * noise
+    if known is not None:
+        return known.to(noise) + _NOISE * noise
+    gradient = hessian.alternating()
+    return noise if gradient is None else noise + gradient

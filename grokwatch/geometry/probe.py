@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from grokwatch.geometry._batches import each_tensor, size_of, standard_loss
+from grokwatch.geometry._edge import is_free
 from grokwatch.geometry._hvp import trainable
 from grokwatch.geometry._pace import Pace
 from grokwatch.geometry._preserve import Mode
@@ -52,7 +53,7 @@ class CurvatureProbe:
         refresh: one of so many probes is cold.
         mode: of the model while probing: "eval", "train" or "keep".
         edge: also measure how near the optimiser is to its edge of stability; with Adam that
-            doubles the cost.
+            doubles the cost. With plain SGD it costs nothing, and is always measured.
         seed: of random vectors and dropout.
         clock: returns seconds.
 
@@ -150,6 +151,7 @@ class CurvatureProbe:
                 p.numel() for p in params
             ):
                 cold = True  # layers were frozen or thawed
+            wanted = self.edge or is_free(self._optimizer, params)
             where = params[0].device
             data = each_tensor(batch, lambda t: t.to(where))
             found = hessian_extremes(
@@ -159,7 +161,7 @@ class CurvatureProbe:
                 state=None if cold else self._state,
                 model=model,
                 mode=self.mode,
-                optimizer=self._optimizer if self.edge else None,
+                optimizer=self._optimizer if wanted else None,
                 batch=self.name or size_of(batch),
                 seed=self.seed,
             )

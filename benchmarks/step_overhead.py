@@ -4,10 +4,10 @@
     python -m benchmarks.step_overhead raw --steps 1 10  # a loop of one's own, steps of 1 and 10 ms
 
 A step trains a small network and then multiplies matrices until it is as long as wanted: the work
-is fixed beforehand, so that nothing can hide in a pause. Monitored and bare runs take turns; what
-is compared is processor time of the whole process, setting up and closing included. The share is
-the median over the rounds, with the range; a share of bare against bare shows the noise. Peers are
-used as their own front pages say; one that is not installed is left out.
+is fixed beforehand, so that nothing can hide in a pause. The contenders take turns with a bare run;
+what is compared is processor time of the whole process, setting up and closing included. The share
+is the median over the rounds, with the range; that of the bare runs shows the noise. Peers are used
+as their own front pages say; one that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import torch
 
 from benchmarks.step_contenders import FRAMEWORKS, PEERS, Run, Work
 
-ROUNDS = 5
+ROUNDS = 3
 #: Steps of a run, by the milliseconds of a step.
-COUNTS = {0.1: 10_000, 1.0: 4_000, 10.0: 500, 100.0: 60}
+COUNTS = {0.1: 50_000, 1.0: 20_000, 10.0: 2_000, 100.0: 200}
 
 
 def calibrated(milliseconds: float) -> Work:
@@ -69,17 +69,22 @@ def compare(framework: str, milliseconds: float, rounds: int) -> None:
     for _ in range(rounds):
         for name, run in contenders.items():
             with tempfile.TemporaryDirectory() as folder:
-                first = processor_seconds(contenders["bare"], work, count, Path(folder, "a"))
-                second = processor_seconds(run, work, count, Path(folder, "b"))
-            bare.append(first / count)
-            taken[name].append(second / first - 1)
-    step = statistics.median(bare)
+                seconds = processor_seconds(run, work, count, Path(folder))
+            if name == "bare":
+                bare.append(seconds)
+            else:
+                taken[name].append(seconds)
+    for name, seconds_of in taken.items():
+        taken[name] = [one / base - 1 for one, base in zip(seconds_of, bare, strict=False)]
+    middle = statistics.median(bare)
+    taken["bare"] = [one / middle - 1 for one in bare]
+    step = middle / count
     print(f"\n{framework}, steps of {1e3 * step:.2f} ms, {count} steps, {rounds} rounds")
     print(f"{'':44} {'added to a step':>16} {'range':>18} {'µs':>8}")
     for name, shares in taken.items():
-        middle = statistics.median(shares)
+        added = statistics.median(shares)
         spread = f"{100 * min(shares):.2f} to {100 * max(shares):.2f}"
-        print(f"{name:44} {100 * middle:14.2f} % {spread:>18} {1e6 * middle * step:8.1f}")
+        print(f"{name:44} {100 * added:14.2f} % {spread:>18} {1e6 * added * step:8.1f}")
     sys.stdout.flush()
 
 

@@ -60,7 +60,7 @@ class NormProbe:
         if gradients is not None:
             found["grad_norm"] = gradients
         if self._before is not None:
-            distance = _cosine_distance(self._before, after)
+            distance = _cosine_distance(self._before, after, weights)
             if distance is not None:
                 found["update_cosine_distance"] = distance
         self._before = None
@@ -91,7 +91,7 @@ def _pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def _cosine_distance(
-    before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]
+    before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], v_norm: torch.Tensor | None
 ) -> torch.Tensor | None:
     """``1 - cos(θ_t, θ_{t+1})`` by way of the update, since the cosine itself rounds to 1.
 
@@ -101,7 +101,7 @@ def _cosine_distance(
     before, after = [_wide(t) for t in before], [_wide(t) for t in after]
     moves = [v - u for u, v in zip(before, after, strict=True)]
     dots = [(move * (u + v)).sum() for move, u, v in zip(moves, before, after, strict=True)]
-    u_norm, v_norm, d = _norm(before), _norm(after), _norm(moves)
+    u_norm, d = _norm(before), _norm(moves)
     if u_norm is None or v_norm is None or d is None:
         return None
     r = _stack(dots, d.device).sum() / (u_norm + v_norm)

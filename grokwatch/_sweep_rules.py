@@ -25,6 +25,19 @@ FloatArray = npt.NDArray[np.float64]
 LEAST_GENERALISED = 3
 #: What a level's certified kill rate counts for, in trials that generalised.
 _LEVEL_COUNTS = 20.0
+#: A control run stands for at most so many times what it should on average.
+_MOST = 2.0
+
+
+def weights_of(trials: Sequence[Trial], control_fraction: float) -> FloatArray:
+    """For how many each trial stands: control runs for those that were stopped, shape (trials,)."""
+    stopped = sum(t.stopped_at is not None for t in trials)
+    like = np.array([t.control and t.would_stop_at is not None for t in trials], dtype=bool)
+    count = int(like.sum())
+    if not count:
+        return np.ones(len(trials))
+    # One early control run should not outweigh all others.
+    return np.where(like, min((stopped + count) / count, _MOST / control_fraction), 1.0)
 
 
 def loosened(

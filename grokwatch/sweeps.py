@@ -17,7 +17,7 @@ import numpy as np
 
 from grokwatch._sweep_record import Trial, pack, reduced, unpack
 from grokwatch._sweep_report import SweepReport, report
-from grokwatch._sweep_rules import loosened, rule
+from grokwatch._sweep_rules import loosened, rule, weights_of
 from grokwatch.forecast._own_record import OwnRun, ranges, replay_one
 from grokwatch.forecast.learned import Forecast, shipped
 from grokwatch.forecast.own import adapted_to, check_enough, shipped_parameters
@@ -28,7 +28,6 @@ from grokwatch.verdict import Verdict
 
 STATE_VERSION = 1
 _GROWTH = 0.1  # of the trials known: a refit costs as much as there are, so they get rarer
-_MOST = 2.0  # a control run stands for at most so many times what it should on average
 
 __all__ = ["SweepForecast", "SweepReport", "shuffled"]
 
@@ -177,7 +176,7 @@ class SweepForecast:
             check_enough(runs, [])
         except ValueError:
             return False  # until more have ended
-        weights = np.array(self._weights(trials))
+        weights = weights_of(trials, self.control_fraction)
         adapted = adapted_to(self._parameters, runs, weights, self._box)
         del adapted["card"]["own_made"]  # same trials, same forecast: whatever the day
         estimate = self.thresholds == "sweep"
@@ -185,16 +184,6 @@ class SweepForecast:
         self.version += 1
         self._waiting, self._fitted = 0, len(trials)
         return True
-
-    def _weights(self, trials: list[Trial]) -> list[float]:
-        """Control runs that would have been stopped stand for those that were."""
-        stopped = sum(t.stopped_at is not None for t in trials)
-        like = sum(t.control and t.would_stop_at is not None for t in trials)
-        if not like:
-            return [1.0] * len(trials)
-        # One early control run should not outweigh all others.
-        weight = min((stopped + like) / like, _MOST / self.control_fraction)
-        return [weight if t.control and t.would_stop_at is not None else 1.0 for t in trials]
 
     def report(self) -> SweepReport:
         """Where the sweep stands."""

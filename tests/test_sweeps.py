@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from grokwatch import Forecast, Monitor, Run
 from grokwatch._sweep_record import KEPT, Trial
 from grokwatch._sweep_report import clopper_pearson
-from grokwatch._sweep_rules import first_stop, loosened
+from grokwatch._sweep_rules import first_stop, loosened, weights_of
 from grokwatch.forecast.learned import low_enough, shipped
 from grokwatch.forecast.prior import OwnPrior
 from grokwatch.sweeps import SweepForecast, shuffled
@@ -182,12 +182,13 @@ def test_control_runs_stand_for_those_that_were_stopped():
     for name in arm[:3]:
         found.add(finished("x"), name=name, would_stop=verdict(400))
     found.add(finished("x", 700), name=arm[3])
-    assert found._weights(list(found._trials.values())) == [1.0] * 6 + [3.0] * 3 + [1.0]
+    weights = weights_of(list(found._trials.values()), 0.5)
+    assert weights.tolist() == [1.0] * 6 + [3.0] * 3 + [1.0]
     few = SweepForecast(**SETTINGS, control_fraction=0.5)
     for name in rest[:20]:
         few.add(finished("x", until=401), name=name, stopped=verdict(400))
     few.add(finished("x"), name=arm[0], would_stop=verdict(400))
-    assert few._weights(list(few._trials.values()))[-1] == 4.0  # twice 1 / .5 at the most
+    assert weights_of(list(few._trials.values()), 0.5)[-1] == 4.0  # twice 1 / .5 at the most
 
 
 def test_stopped_runs_tell_only_what_was_seen_of_them():

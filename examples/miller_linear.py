@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         beside = opinion.beside()
         left = float(curves["val_loss"][-1])
         simulated[f"{lam:g}"] = {"grokwatch": beside, "generalisation loss left": left}
-        examples[f"simulated {lam:g}"] = steps, curves
+        examples[f"{lam:g}"] = steps, curves
         print(in_words(f"λ = {lam:g}", beside) + f"; generalisation loss left {left:.2g}")
     run.results["simulated"] = simulated
     draw(run, m, sharpness, lines, examples)
@@ -170,7 +170,7 @@ def draw(
             ax.set(xlabel=f"{ln}relative grokking gap m", ylabel=f"{ln}{which} sharpness")
             if log:
                 line = lines[which]
-                label = f"{line['slope']:.3f} x {line['intercept']:+.3f}"
+                label = f"here: {line['slope']:.3f} x {line['intercept']:+.3f}"
                 ax.plot(x, line["slope"] * x + line["intercept"], label=label)
                 ax.legend(title=f"paper: {PAPER[which][0]} x {PAPER[which][1]:+}")
         run.save(figure, name)
@@ -181,17 +181,18 @@ def draw(
             ax.plot(t, curve, colour)
             ax.plot(t, 0.5 + 0.5 * erf(fit.sharpness * (t - fit.time)), colour, ls="--")
         ax.set(title=f"λ = {lam:.3f}: closed form, and fit (dashed)", xlabel="step")
+        ax.ticklabel_format(axis="x", scilimits=(0, 0))
         ax.set_xlim(0, fitted[1].time + 3 / fitted[1].sharpness)
     axes[0].set_ylabel("accuracy: training (blue), generalisation")
     run.save(figure, "figure3")
     shown = [(lam, one) for lam, one in examples.items() if not isinstance(lam, float)]
-    figure, axes = plt.subplots(1, len(shown), figsize=(5 * len(shown), 3.5), layout="constrained")
+    figure, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3.5), layout="constrained")
     for ax, (lam, (steps, curves)) in zip(axes, shown, strict=True):
-        theory = losses(steps, float(lam.split()[1]))
+        theory = losses(steps, float(lam))
         for which, one, colour in zip(("train", "val"), theory, ("C0", "C1"), strict=True):
             ax.loglog(steps, curves[f"{which}_loss"].clip(1e-20), colour, label=f"{which} loss")
             ax.loglog(steps, one.clip(1e-20), colour, ls="--")
-        ax.set(title=f"{lam}; closed form dashed", xlabel="step", ylim=(1e-20, 2))
+        ax.set(title=f"λ = {lam}, trained; closed form dashed", xlabel="step", ylim=(1e-20, 2))
         ax.legend()
     run.save(figure, "simulated")
 

@@ -113,7 +113,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     run = Experiment("omnigrok_digits", "Grokking on digits.", PRESETS, argv)
     scales = run.preset.scales
-    figure, axes = plt.subplots(3, len(scales), figsize=(10, 8), layout="constrained")
+    figure, axes = plt.subplots(
+        3, len(scales), figsize=(3 * len(scales) + 1, 8), layout="constrained", sharey="row"
+    )
     run.results["runs"] = {}
     with run.progress("training", len(scales) * run.preset.budget) as advance:
         for column, scale in zip(axes.T, scales, strict=True):
@@ -133,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
             for kind, label in (("train", "training"), ("val", "validation")):
                 column[0].loglog(steps, curves[f"{kind}_loss"], label=label)
                 column[1].semilogx(steps, curves[f"{kind}_accuracy"], label=label)
-            column[2].loglog(steps, curves["weight_norm"])
+            column[2].semilogx(steps, curves["weight_norm"])
             column[0].set_title(f"initial weights x {scale:g}")
             column[2].set_xlabel("step + 1")
     for ax, label in zip(axes[:, 0], ("squared error", "accuracy", "weight norm"), strict=True):

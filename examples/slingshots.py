@@ -158,15 +158,19 @@ def main(argv: list[str] | None = None) -> int:
         name: {key: value for key, value in one.items() if key not in ("losses", "norms")}
         for name, one in found.items()
     }
-    figure, axes = plt.subplots(3, 3, figsize=(13, 9), layout="constrained", sharex=True)
-    for ax, (name, one) in zip(axes.flat, found.items(), strict=True):
+    figure, axes = plt.subplots(
+        3, 3, figsize=(13, 9), layout="constrained", sharex=True, sharey=True
+    )
+    largest = max(one["norms"].max() for one in found.values())
+    for i, (ax, (name, one)) in enumerate(zip(axes.flat, found.items(), strict=True)):
         ax.semilogy(one["losses"].clip(1e-12), lw=0.5)
-        ax.set_title(f"{name}\n{one['spikes']} spikes", fontsize=9)
-        ax.set_ylim(1e-12, 10)
+        ax.set_title(f"{name}: {one['spikes']} spikes", fontsize=10)
+        ax.set_ylim(5e-13, 1e3)
         right = ax.twinx()
         right.plot(one["norms"], "C1", lw=0.8)
-        right.tick_params(labelsize=7, colors="C1")
-    figure.supylabel("training loss (blue), norm of the last layer (orange)")
+        right.set_ylim(0, 1.05 * largest)
+        right.tick_params(colors="C1", labelright=i % 3 == 2)
+    figure.supylabel("training loss (blue); norm of the last layer (orange, right)")
     figure.supxlabel("step")
     run.save(figure, "slingshots")
     return run.finish()

@@ -35,7 +35,8 @@ class Preset(NamedTuple):
 
 PRESETS = {
     "small": Preset(31, 256, 0.7, 5e3, 8_000),
-    "paper": Preset(97, 500, 0.5, 2e6, 1_500),
+    # The paper's p, N and share of the table; at twice the rate it groks in half the steps.
+    "paper": Preset(97, 500, 0.5, 4e5, 6_000),
 }
 
 
@@ -55,28 +56,32 @@ class Net:
         self.p, self.width = p, width
         self.left, self.right = torch.randn(p, width), torch.randn(p, width)  # W₁ by operand
         self.out = torch.randn(width, p)
-
-    def hidden(self, pairs: Tensor) -> Tensor:
-        """W₁ x / √2p of pairs, shape (n, 2): one row of each table."""
-        return (self.left[pairs[:, 0]] + self.right[pairs[:, 1]]) / (2 * self.p) ** 0.5
+        self._scratch = torch.empty(3, 0, width)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Outputs, shape (n, p)."""
-        return self.hidden(pairs) ** 2 @ self.out / self.width
+        """Outputs, shape (n, p), of pairs, shape (n, 2): W₁ x is one row of each table."""
+        hidden = self.left[pairs[:, 0]] + self.right[pairs[:, 1]]
+        return hidden**2 @ self.out / (2 * self.p * self.width)
 
     def step(self, pairs: Tensor, targets: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """One step of gradient descent on the mean squared error.
 
         Returns the outputs before it and the norm of the gradient.
         """
-        hidden = self.hidden(pairs)
-        squared = hidden**2
-        outputs = squared @ self.out / self.width
-        error = (outputs - targets) * (2 / outputs.numel() / self.width)
+        if self._scratch.shape[1] != len(pairs):  # fresh memory costs more than the arithmetic
+            self._scratch = torch.empty(3, len(pairs), self.width)
+        hidden, squared, d_hidden = self._scratch
+        left, right = pairs.unbind(1)
+        torch.index_select(self.left, 0, left, out=hidden)
+        hidden += torch.index_select(self.right, 0, right, out=squared)
+        torch.mul(hidden, hidden, out=squared)
+        scale = 1 / (2 * self.p * self.width)
+        outputs = (squared @ self.out).mul_(scale)
+        error = (outputs - targets).mul_(2 * scale / outputs.numel())
         d_out = squared.T @ error
-        d_hidden = (error @ self.out.T) * hidden * (2 / (2 * self.p) ** 0.5)
-        d_left = torch.zeros_like(self.left).index_add_(0, pairs[:, 0], d_hidden)
-        d_right = torch.zeros_like(self.right).index_add_(0, pairs[:, 1], d_hidden)
+        torch.mm(error, self.out.T, out=d_hidden).mul_(hidden).mul_(2)
+        d_left = torch.zeros_like(self.left).index_add_(0, left, d_hidden)
+        d_right = torch.zeros_like(self.right).index_add_(0, right, d_hidden)
         squares = d_out.square().sum() + d_left.square().sum() + d_right.square().sum()
         self.out -= rate * d_out
         self.left -= rate * d_left
@@ -109,6 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     x, y = torch.from_numpy(pairs), torch.from_numpy(answers)
     train, val = (torch.from_numpy(part) for part in split(len(x), preset.fraction, run.seed))
     targets = torch.nn.functional.one_hot(y, n_classes).float()
+    x_train, y_train, targets_train = x[train], y[train], targets[train]
     net = Net(preset.p, preset.width)
     opinion = Opinion(
         preset.budget,
@@ -120,10 +126,10 @@ def main(argv: list[str] | None = None) -> int:
     started = net.norm()
     with run.progress("training", preset.budget) as advance:
         for step in range(preset.budget):
-            outputs, grad_norm = net.step(x[train], targets[train], preset.rate)
+            outputs, grad_norm = net.step(x_train, targets_train, preset.rate)
             seen: dict[str, float] = {
-                "train_loss": float(((outputs - targets[train]) ** 2).mean()),
-                "train_accuracy": float((outputs.argmax(1) == y[train]).float().mean()),
+                "train_loss": float(((outputs - targets_train) ** 2).mean()),
+                "train_accuracy": float((outputs.argmax(1) == y_train).float().mean()),
             }
             if step % EVERY == 0:
                 outputs = net.forward(x[val])

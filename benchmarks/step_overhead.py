@@ -53,9 +53,9 @@ def processor_seconds(run: Run, work: Work, count: int, folder: Path) -> float:
     return time.process_time() - start
 
 
-def compare(framework: str, milliseconds: float, rounds: int) -> None:
+def compare(framework: str, milliseconds: float, rounds: int, scale: float) -> None:
     """Print one table."""
-    work, count = calibrated(milliseconds), COUNTS[milliseconds]
+    work, count = calibrated(milliseconds), round(scale * COUNTS[milliseconds])
     contenders = {
         name: run
         for name, run in FRAMEWORKS[framework].items()
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("frameworks", nargs="*", default=list(FRAMEWORKS), metavar="FRAMEWORK")
     parser.add_argument("--steps", nargs="*", type=float, default=list(COUNTS), metavar="MS")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of steps")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -104,7 +105,7 @@ def main() -> None:
     for framework in args.frameworks:
         for milliseconds in args.steps:
             if framework == "raw" or milliseconds in (1.0, 10.0):
-                compare(framework, milliseconds, args.rounds)
+                compare(framework, milliseconds, args.rounds, args.scale)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 import grokwatch
 
@@ -209,7 +210,8 @@ def lightning(callbacks: str, logger: str) -> Run:
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         )  # fmt: skip
         batch = (work.x, work.y)
-        trainer.fit(Module(), [batch] * count, [batch])
+        loaders = [DataLoader([batch] * n, batch_size=None) for n in (count, 1)]
+        trainer.fit(Module(), *loaders)
 
     return run
 

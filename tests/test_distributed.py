@@ -137,6 +137,8 @@ def test_a_monitor_that_fails_stops_nobody(spawned):
 
 def test_what_is_split_over_ranks_is_left_alone(spawned):
     first, second = both(spawned, "split_weights")
+    if "skipped" in first:
+        pytest.skip(first["skipped"])
     assert len(first["told"]) == 2
     assert "norms failed" in first["told"][0] and "weights are split" in first["told"][0]
     assert "grad_norm" in first["told"][1] and "full_tensor()" in first["told"][1]

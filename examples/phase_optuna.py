@@ -15,7 +15,7 @@ from phase_run import Cell, Task, Trainee, sidecars
 from phase_sweep import Batch
 from phase_watch import DECISION, Watching
 
-from grokwatch.integrations.optuna import GrokWatchPruner, report
+from grokwatch.integrations.optuna import GrokWatchPruner, report, sqlite_storage
 from grokwatch.sweeps import SweepForecast
 
 _STUDY = "phase diagram"
@@ -24,7 +24,7 @@ _MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_ma
 
 
 def _study(folder: Path, task: Task, watch: Watching | None) -> optuna.Study:
-    storage = f"sqlite:///{folder.parent.resolve() / 'optuna.db'}"
+    storage = sqlite_storage(folder.parent.resolve() / "optuna.db")
     pruner: Any = optuna.pruners.NopPruner()
     if watch:
         pruner = GrokWatchPruner(

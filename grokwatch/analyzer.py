@@ -60,6 +60,7 @@ class Analyzer:
             if signal.name in self.own or signal.name in self._built_in():
                 raise ValueError(f"two signals are called {signal.name!r}; rename one.")
             self.own[signal.name] = signal
+        self.fits_jumps = True  # most of the time of judging a short run, and no stop looks at it
         # The latest fit of the jump, before and after the last verdict.
         self._fits: list[dict[str, Any]] = [dict(_NO_FIT), dict(_NO_FIT)]
         self.switched_off: set[str] = set()
@@ -182,7 +183,7 @@ class Analyzer:
         t4, phase = self.phases.t4, self.phases.phase
         over = t4 is not None and step > 2 * t4 + 100
         stale = phase != last["phase"] or step >= _REFIT_AFTER * last["step"]
-        if over or not stale or not self.transition.begun:
+        if not self.fits_jumps or over or not stale or not self.transition.begun:
             return last
         self.transition.refit()
         return {"step": step, "phase": phase, "known": self.transition.values()}

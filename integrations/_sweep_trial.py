@@ -54,6 +54,7 @@ class TrialWatch:
 
     def _begin(self) -> None:
         self.monitor = Monitor(**self.settings, forecast=self.forecast)
+        self.monitor._analyzer.fits_jumps = False  # half of what a trial costs its watcher
         self.stop: Verdict | None = None  # the first verdict that recommends a stop
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from grokwatch import Verdict
 from tests.curves import recorded
 
 BUDGET, CHANCE = 6000, 1 / 23
@@ -26,3 +28,10 @@ def rows(kind: str, every: int = 4) -> list[tuple[int, dict[str, float]]]:
 def reported(config: dict[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
     """The rows of a trial: ``kind`` says of which run, ``every`` how many of them."""
     return iter(rows(config["kind"], config.get("every", 4)))
+
+
+def without_fits(verdict: Verdict) -> Verdict:
+    """A monitor's verdict as a sweep gives it: nothing is fitted to the jump, all else is equal."""
+    fitted = ("transition_", "train_transition_", "relative_", "absolute_")
+    signals = {k: v for k, v in verdict.signals.items() if not k.startswith(fitted)}
+    return replace(verdict, signals=signals)

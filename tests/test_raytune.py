@@ -28,7 +28,7 @@ from grokwatch.integrations._sweep_rows import TrialRows
 from grokwatch.integrations._sweep_trials import DECISIONS
 from grokwatch.integrations.raytune import GrokWatchScheduler, GrokWatchStopper
 from tests import sweep_ray
-from tests.sweep_curves import BUDGET, CHANCE
+from tests.sweep_curves import BUDGET, CHANCE, without_fits
 from tests.sweep_curves import rows as curve
 
 HANGS_AFTER = 300  # seconds; alone on the machine a driver takes 20
@@ -53,7 +53,7 @@ def replayed(kind: str, every: int, **settings: Any) -> Verdict | None:
     for step, row in curve(kind, every):
         verdict = monitor.update(step, **row)
         if verdict.recommendation != "continue":
-            return verdict
+            return without_fits(verdict)
     return None
 
 

@@ -82,6 +82,8 @@ SWEEPS: dict[str, Callable[[], list[Recorded]]] = {
     "grid": lambda: [recorded(run) for run in plus_grid()],
     "times": lambda: [recorded(run) for run in grid("times")],
     "embedded": lambda: [recorded(run) for run in grid("embedded")],
+    "long times": lambda: [recorded(run) for run in grid("long times")],
+    "long embedded": lambda: [recorded(run) for run in grid("long embedded")],
 }
 
 

@@ -16,21 +16,26 @@ import heapq
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 import grokwatch
-from benchmarks.corpus.runs import execute
+from benchmarks.corpus.runs import execute  # puts examples/ on the path
 from benchmarks.forecast.own_sweep import CONFIG
 from benchmarks.sweep.recorded import Recorded, recorded_sweep
 from benchmarks.sweep.simulate import Prepared, first_stop, prepare, taken
-from grokwatch import Monitor, replay
+from grokwatch import Monitor
+from grokwatch.integrations._sweep_options import options
+from grokwatch.integrations._sweep_trial import TrialWatch
 from grokwatch.sweeps import SweepForecast
 
 WORKERS = 100
+VALIDATE = 50  # steps from one validation to the next
 _SAMPLE = 24
+_WARM_UP = 50  # steps; the first of a process take longest
 
 
 def repeated(prepared: Prepared, count: int) -> Prepared:
@@ -102,11 +107,15 @@ def costs(trials: list[Recorded], sweep: SweepForecast) -> float:
     reports = sum(len(t.run.columns["val_accuracy"][0]) for t in some)
 
     def watch(trial: Recorded) -> None:
-        replay(trial.run, Monitor(**trial.run.settings, forecast=forecast))
+        """As the adapters do: report by report, to the end."""
+        told = options(trial.run.settings)
+        one = TrialWatch("x", told, {}, forecast=forecast, control=True, refuse=never)
+        for step, row in trial.run.rows():
+            one.take(step, row)
 
     fresh = SweepForecast()
     jobs: list[tuple[str, Callable[[Recorded], object]]] = [
-        ("a worker's monitor, all verdicts to the end", watch),
+        ("a stopper's decisions, all to the end", watch),
         ("the shared forecast's add", lambda trial: fresh._trial(trial.run, "x", None, None)),
     ]
     for label, job in jobs:
@@ -145,44 +154,72 @@ def compiled() -> float:
     return time.process_time() - start
 
 
-def in_pytorch(steps: int = 1000) -> float:
-    """Seconds the same net trains for in PyTorch, from so many steps."""
+def never(name: str, error: Exception) -> None:
+    """No measurement is to be refused."""
+    raise error
+
+
+def in_pytorch(model: Any, x: Any, classes: int, budget: int, steps: int = 500) -> float:
+    """Seconds a network trains for ``budget`` steps in PyTorch on one thread, from so many."""
     import torch
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    p = int(CONFIG["p"])  # type: ignore[call-overload]
-    x = torch.nn.functional.one_hot(torch.randint(p, (240, 2)), p).flatten(1).float()
-    y = torch.randint(p, (240,))
-    first, second = torch.nn.Linear(2 * p, 48, bias=False), torch.nn.Linear(48, p, bias=False)
-    optimizer = torch.optim.AdamW([*first.parameters(), *second.parameters()], lr=1e-3)
-    start = time.process_time()
-    for step in range(steps):
-        loss = torch.nn.functional.cross_entropy(second(first(x) ** 2), y)
-        if step % 50 == 0:
+    y = torch.randint(classes, (len(x),))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    start = 0.0
+    for step in range(-_WARM_UP, steps):
+        if not step:
+            start = time.process_time()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        if step % VALIDATE == 0:
             with torch.no_grad():
-                torch.nn.functional.cross_entropy(second(first(x) ** 2), y)
+                torch.nn.functional.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return (time.process_time() - start) * float(CONFIG["horizon"]) / steps  # type: ignore[arg-type]
+    return (time.process_time() - start) * budget / steps
+
+
+def networks() -> Iterator[tuple[str, float]]:
+    """What a trial of ``grid`` and one of examples/phase_diagram.py are, and what they take."""
+    import torch
+    from models import Transformer
+
+    class Toy(torch.nn.Module):
+        def __init__(self, p: int) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(2 * p, 48, bias=False)
+            self.second = torch.nn.Linear(48, p, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x) ** 2)  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    p = int(str(CONFIG["p"]))
+    x = torch.nn.functional.one_hot(torch.randint(p, (240, 2)), p).flatten(1).float()
+    toy = in_pytorch(Toy(p), x, p, 8_000)
+    yield f"8,000 steps of grid's two layers (width 48, {len(x)} examples), PyTorch", toy
+    pairs = torch.randint(31, (397, 2))
+    net = Transformer(31, 31, n_layers=1, width=48)
+    seconds = in_pytorch(net, pairs, 31, 5_000)
+    yield "5,000 steps of the phase diagram's transformer (397 examples), PyTorch", seconds
 
 
 def main() -> None:
     """Print the costs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
-    options = parser.parse_args()
+    args = parser.parse_args()
     trials = recorded_sweep("grid")
     prepared = prepare(trials)
     start = time.process_time()
-    sweep = simulate(repeated(prepared, options.trials))
+    sweep = simulate(repeated(prepared, args.trials))
     print(f"(the simulation took {time.process_time() - start:.0f} s)")
-    state(sweep, options.trials)
+    state(sweep, args.trials)
     each = costs(trials, sweep)
-    for label, seconds in (("compiled code", compiled()), ("PyTorch, one thread", in_pytorch())):
-        print(f"a trial of 8,000 steps in {label}: {seconds:.1f} s; watching it and learning from "
-              f"it: {each / seconds:.2%} (1 % of a trial of {100 * each:.0f} s)")  # fmt: skip
+    for label, seconds in (("8,000 steps of grid in compiled code", compiled()), *networks()):
+        print(f"{label}: {seconds:.1f} s; watching it and learning from it: "
+              f"{each / seconds:.2%} (1 % of a trial of {100 * each:.1f} s)")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from grokwatch.state import take
@@ -41,8 +41,9 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain, JSON-able form; :meth:`from_dict` is its inverse."""
-        plain = asdict(self)
+        plain = {name: getattr(self, name) for name in self.__slots__}
         plain["eta"] = None if self.eta is None else list(self.eta)
+        plain["signals"] = dict(self.signals)
         return plain
 
     @classmethod

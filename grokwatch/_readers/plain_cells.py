@@ -42,6 +42,8 @@ def parse_plain(chunk: bytes, width: int) -> tuple[Mask | None, FloatArray] | No
     >>> parse_plain(b"1,high\n", 2), parse_plain(b"1,2-3\n", 2), parse_plain(b"1\n", 2)
     (None, None, None)
     """
+    if not chunk.isascii():  # such a letter could be taken for a marked end
+        return None
     letters = np.frombuffer(chunk, dtype=np.uint8)
     comma = letters == _COMMA
     end = comma | (letters == _LINE)

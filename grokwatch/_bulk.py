@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FEWEST, _MOST = 64, 65_536  # rows looked at together; memory stays bounded
 _SINGLY = 32  # most rows taken one by one before slices are tried again
+_PAYS = 8  # a slice of fewer rows costs more than the rows one by one
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -171,7 +172,7 @@ def extend(
         taken = 0 if singly else monitor._take_quiet(rows, row, most)
         row += taken
         most = min(max(2 * taken, _FEWEST), _MOST)
-        few = 1 if taken > _FEWEST else min(2 * few, _SINGLY)
+        few = 1 if taken >= _PAYS else min(2 * few, _SINGLY)
         for step, measured in rows.all(row, row + few):
             try:
                 verdict = monitor.update(step, **measured)

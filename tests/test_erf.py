@@ -14,6 +14,7 @@ from scipy.special import erf, erfcx
 from grokwatch.signals.erf import (
     absolute_sharpness,
     fit_erf,
+    fit_jumps,
     fit_two_erf,
     relative_gap,
     relative_sharpness,
@@ -296,3 +297,15 @@ def test_absolute_sharpness_is_the_steepest_slope() -> None:
     y = jump(t, 0.5, 10.0, 0.25, 0.75)
     slope = float(np.diff(y).max() / (t[1] - t[0]))
     assert absolute_sharpness(fit_erf(t[::500], y[::500])) == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_both_fits_at_once_are_the_fits_one_by_one(noise: float) -> None:
+    t = 10_000 * LINE
+    curve = 0.45 + 0.15 * erf(0.004 * (t - 2000)) + 0.25 * erf(0.004 * (t - 7000))
+    y, w = np.clip(curve + noise * NOISE, 0.0, 1.0), np.arange(1.0, len(t) + 1)
+    one, two = fit_jumps(t, y, w)
+    assert two is not None or noise
+    assert one == fit_erf(t, y, weights=w) and two == fit_two_erf(t, y, weights=w)
+    assert fit_jumps(t, y, w, least=0.99) == (one, None)
+    assert fit_jumps(t, np.full_like(y, 0.5), w)[1] is None

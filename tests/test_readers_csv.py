@@ -95,6 +95,11 @@ def test_the_fast_way_takes_nothing_that_float_refuses(text, width):
         assert got == want
 
 
+def test_the_fast_way_takes_no_letter_for_a_mark():
+    assert parse_plain(b"1\xac\n,2\n", 2) is None  # a comma with the bit that marks a gap
+    assert parse_plain(b"1,\n,\x8a", 2) is None
+
+
 def test_a_long_file_with_every_kind_of_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr("grokwatch._readers.table.CHUNK", 1000)
     lines = [f"{n},{1 / n!r},{'' if n % 7 else n / 9!r}" for n in range(1, 2001)]

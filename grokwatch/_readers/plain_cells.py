@@ -14,17 +14,16 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Letters = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 _MATRIX = b"%%MatrixMarket matrix array real general\n"
 _DIGITS = b"0123456789"
 _OF_NUMBERS = b".+-eE"
 _COMMA, _LINE, _PLUS, _MINUS, _POINT = b",\n+-."
 _GAP = 0x80  # set in the mark that ends an empty cell
-_GAPS = bytes([_COMMA | _GAP, _LINE | _GAP])
-_ONE_A_LINE = bytes.maketrans(b",", b"\n")
 
 
-def parse_plain(chunk: bytes, width: int) -> tuple[npt.NDArray[np.bool_] | None, FloatArray] | None:
+def parse_plain(chunk: bytes, width: int) -> tuple[Mask | None, FloatArray] | None:
     r"""Which cells are filled (None: all of them) and their numbers, each (rows, width).
 
     Args:
@@ -43,58 +42,59 @@ def parse_plain(chunk: bytes, width: int) -> tuple[npt.NDArray[np.bool_] | None,
     >>> parse_plain(b"1,high\n", 2), parse_plain(b"1,2-3\n", 2), parse_plain(b"1\n", 2)
     (None, None, None)
     """
+    if not chunk.isascii():  # such a letter could be taken for a marked end
+        return None
     letters = np.frombuffer(chunk, dtype=np.uint8)
-    # Of all that may stand here only the plus lies below the comma, too.
-    end = letters <= _COMMA if b"+" not in chunk else (letters == _COMMA) | (letters == _LINE)
-    gap = end[1:] & end[:-1]
-    gaps = bool(gap.any() or end[0])
-    if gaps:
-        flagged = letters.copy()
-        flagged[1:] |= gap.view(np.uint8) << 7
-        flagged[0] |= end[0] << 7
-        chunk = flagged.tobytes()
-    marks = chunk.translate(None, _DIGITS)
-    ends = np.frombuffer(marks.translate(None, _OF_NUMBERS), dtype=np.uint8)
-    shape = (len(ends) // width, width)
+    comma = letters == _COMMA
+    end = comma | (letters == _LINE)
+    gap = np.empty_like(end)
+    gap[0] = end[0]
+    np.logical_and(end[1:], end[:-1], out=gap[1:])
+    gaps = bool(gap.any())
+    flagged = (letters ^ (gap.view(np.uint8) * np.uint8(_GAP))).tobytes() if gaps else chunk
+    marks = flagged.translate(None, _DIGITS)
+    told = marks.translate(None, _OF_NUMBERS)
+    ends = np.frombuffer(told, dtype=np.uint8)
+    rows, cells = len(ends) // width, b"," * (width - 1) + b"\n"
     if len(ends) % width or (gaps and width == 1):  # an empty line is no row
         return None
-    if ((ends & (_GAP - 1)).reshape(shape) != _row(width)).any():
+    if ((ends & (_GAP - 1)).tobytes() if gaps else told) != cells * rows:
         return None
     if len(ends) < len(marks) and not (_in_order(marks) and _in_place(letters, marks)):
         return None
-    if not gaps:
-        flat = _numbers(chunk.translate(_ONE_A_LINE), len(ends))
-        return None if flat is None else (None, flat.reshape(shape))
-    filled = (ends < _GAP).reshape(shape)
-    flat = _numbers(chunk.translate(_ONE_A_LINE, _GAPS), int(np.count_nonzero(filled)))
+    filled = (ends < _GAP).reshape(rows, width) if gaps else None
+    count = len(ends) if filled is None else int(np.count_nonzero(filled))
+    flat = _numbers(letters, comma, count, signed=b"-" in marks) if count else None
     if flat is None:
         return None
-    numbers = np.full(shape, np.nan)
+    if filled is None:
+        return None, flat.reshape(rows, width)
+    numbers = np.full((rows, width), np.nan)
     numbers[filled] = flat
     return filled, numbers
 
 
-def _row(width: int) -> Letters:
-    """The marks that end the cells of a line."""
-    return np.frombuffer(b"," * (width - 1) + b"\n", dtype=np.uint8)
-
-
-def _numbers(lines: bytes, count: int) -> FloatArray | None:
-    """The numbers of so many lines; None if a line holds none."""
+def _numbers(letters: Letters, comma: Mask, count: int, signed: bool) -> FloatArray | None:
+    """The numbers of so many cells that are not empty; None if one of them holds none."""
     from scipy.io import mmread  # half of what importing grokwatch would cost
 
+    head = b"%b%d 1\n" % (_MATRIX, count)
+    text = np.empty(len(head) + len(letters), dtype=np.uint8)
+    text[: len(head)] = np.frombuffer(head, dtype=np.uint8)
+    lines = text[len(head) :]
+    # A cell a line; the parser skips the lines that are empty.
+    np.bitwise_xor(letters, comma.view(np.uint8) * np.uint8(_COMMA ^ _LINE), out=lines)
     try:
-        source = io.BytesIO(b"%b%d 1\n%b" % (_MATRIX, max(count, 1), lines))
-        flat: FloatArray = np.asarray(mmread(source)).ravel()
+        flat: FloatArray = np.asarray(mmread(io.BytesIO(text.data))).ravel()
     except ValueError:
         return None
     if len(flat) != count:
         return None
-    zero = flat == 0.0
-    if zero.any() and b"-" in lines:  # the parser drops the sign of zero
-        letters = np.frombuffer(lines, dtype=np.uint8)
-        begins = np.concatenate([[0], np.flatnonzero(letters == _LINE)[:-1] + 1])
-        flat[zero & (letters[begins] == _MINUS)] = -0.0
+    if signed and (zero := flat == 0.0).any():  # the parser drops the sign of zero
+        ended = lines == _LINE
+        begins = ~ended
+        begins[1:] &= ended[:-1]
+        flat[zero & (lines[begins] == _MINUS)] = -0.0
     return flat
 
 
@@ -102,6 +102,8 @@ def _in_order(marks: bytes) -> bool:
     """Whether a chunk without its digits holds only what numbers may hold, such as ``-.e-,``."""
     letters = np.frombuffer(marks, dtype=np.uint8)
     point = letters == _POINT
+    if not any(mark in marks for mark in (b"-", b"+", b"e", b"E")):
+        return not (point[:-1] & point[1:]).any()
     power = (letters | 32) == ord("e")
     sign = (letters == _PLUS) | (letters == _MINUS)
     wrong = point[:-1] & (point | sign)[1:]
@@ -131,5 +133,5 @@ def _in_place(letters: Letters, marks: bytes) -> bool:
     return True
 
 
-def _digit(letters: Letters) -> npt.NDArray[np.bool_]:
+def _digit(letters: Letters) -> Mask:
     return (letters >= ord("0")) & (letters <= ord("9"))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from grokwatch.signals.erf_fit import EXACT, ErfFit, TwoErfFit, describe, r_squared
 from grokwatch.signals.erf_guess import FloatArray
-from grokwatch.signals.erf_solver import solve
+from grokwatch.signals.erf_solver import Jumps, solve
 
 __all__ = [
     "ErfFit",
@@ -58,7 +58,13 @@ def fit_erf(
     >>> round(fit.time, 3), round(fit.sharpness, 9), round(fit.low, 6), fit.s_shaped
     (6000.0, 0.001, 0.5, True)
     """
-    x, y, w = _checked(t, accuracy, weights)
+    return _one_jump(*_checked(t, accuracy, weights), low, high)[0]
+
+
+def _one_jump(
+    x: FloatArray, y: FloatArray, w: FloatArray, low: float | None, high: float | None
+) -> tuple[ErfFit, Jumps | None]:
+    """What :func:`fit_erf` returns, and the curve behind it; None where nothing varies."""
     given = [math.nan if level is None else float(level) for level in (low, high)]
     if any(level is not None and not math.isfinite(level) for level in (low, high)):
         raise ValueError(f"low and high must be finite or None but are {low} and {high}.")
@@ -67,8 +73,21 @@ def fit_erf(
     if y.min() == y.max():
         level, inf = float(y[0]), math.inf
         ends = float(x[0]), float(x[-1])
-        return ErfFit(math.nan, 0.0, inf, inf, level, level, 0.0, 0.0, 0.0, 0.0, 0, *ends, len(x))
-    return describe(x, y, w, solve(x, y, w, np.array(given)), 0)
+        flat = ErfFit(math.nan, 0.0, inf, inf, level, level, 0.0, 0.0, 0.0, 0.0, 0, *ends, len(x))
+        return flat, None
+    curve = solve(x, y, w, np.array(given))
+    return describe(x, y, w, curve, 0), curve
+
+
+def fit_jumps(
+    t: FloatArray, accuracy: FloatArray, weights: FloatArray, least: float = -math.inf
+) -> tuple[ErfFit, TwoErfFit | None]:
+    """:func:`fit_erf` and, if it rises by ``least``, :func:`fit_two_erf`, for less than both."""
+    x, y, w = _checked(t, accuracy, weights)
+    one, curve = _one_jump(x, y, w, None, None)
+    if curve is None or one.amplitude < least:
+        return one, None
+    return one, _two_jumps(x, y, w, curve, one)
 
 
 def fit_two_erf(
@@ -96,11 +115,16 @@ def fit_two_erf(
     (2000, 7000, 0.35)
     """
     x, y, w = _checked(t, accuracy, weights)
+    one, curve = _one_jump(x, y, w, None, None)
+    return None if curve is None else _two_jumps(x, y, w, curve, one)
+
+
+def _two_jumps(
+    x: FloatArray, y: FloatArray, w: FloatArray, one: Jumps, told: ErfFit
+) -> TwoErfFit | None:
+    """Two jumps where the data clearly show them, given the best curve of one."""
     n = len(x)
-    if n <= 8 or y.min() == y.max():
-        return None
-    one = solve(x, y, w, np.full(2, math.nan))
-    if describe(x, y, w, one, 0).residual_autocorrelation < _STRUCTURE:
+    if n <= 8 or told.residual_autocorrelation < _STRUCTURE:
         return None
     two = solve(x, y, w, np.full(3, math.nan))
     floor = (EXACT * float(np.ptp(y))) ** 2 * float(w.sum())

@@ -38,7 +38,9 @@ def passed(u: FloatArray) -> FloatArray:
 
 def shares_of(share: FloatArray) -> FloatArray:
     """How much of each level shows: (..., K, n) shares passed -> (..., K + 1, n)."""
-    shares = np.concatenate([np.ones_like(share[..., :1, :]), share], axis=-2)
+    *before, k, n = share.shape
+    shares = np.ones((*before, k + 1, n))
+    shares[..., 1:, :] = share
     shares[..., :-1, :] -= share
     return shares
 

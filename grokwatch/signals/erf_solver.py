@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grokwatch.signals.erf_guess import ROOT_PI, FloatArray, guess, passed, shares_of
-from grokwatch.signals.least_squares import minimise, standard_errors
+from grokwatch.signals.least_squares import clip, minimise, standard_errors
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,16 +47,21 @@ def _polish(
     """The nearest least-squares curve, sought in units of the first guess."""
     origin, unit, levels, k = start[0][0], start[1][0], start[2].copy(), len(start[0])
     x, root = (t - origin) / unit, np.sqrt(w)
+    every = bool(free.all())
 
     def model(p: FloatArray) -> tuple[FloatArray, FloatArray]:
         # Logarithms of the widths: no width can reach zero or turn negative.
-        rates = np.exp(-np.clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT))[:, None]
-        u = np.clip((x - p[:k, None]) * rates, -30.0, 30.0)  # erf is flat long before
+        rates = np.exp(-clip(p[k : 2 * k], -_LOG_LIMIT, _LOG_LIMIT))[:, None]
+        u = clip((x - p[:k, None]) * rates, -30.0, 30.0)  # erf is flat long before
         levels[free] = p[2 * k :]
         shares = shares_of(passed(u))
-        slope = np.exp(-u * u) * (np.diff(levels) / ROOT_PI)[:, None]
-        rows = np.concatenate([-slope * rates, -slope * u, shares[free]])
-        return root * (levels @ shares - y), root * rows
+        slope = np.exp(-u * u) * ((levels[:-1] - levels[1:]) / ROOT_PI)[:, None]
+        rows = np.empty((len(p), len(x)))
+        np.multiply(slope, rates, out=rows[:k])
+        np.multiply(slope, u, out=rows[k : 2 * k])
+        rows[2 * k :] = shares if every else shares[free]
+        rows *= root
+        return root * (levels @ shares - y), rows
 
     first = np.concatenate([(start[0] - origin) / unit, np.log(start[1] / unit), levels[free]])
     p, misfit, slopes = minimise(model, first)

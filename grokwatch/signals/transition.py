@@ -6,6 +6,7 @@ in fixed memory and fitted again when asked. What is not clearly S-shaped gets n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy.typing as npt
 from grokwatch.signals.erf import (
     MIN_POINTS,
     ErfFit,
+    TwoErfFit,
     absolute_sharpness,
-    fit_erf,
-    fit_two_erf,
+    fit_jumps,
     relative_gap,
     relative_sharpness,
 )
@@ -109,16 +110,13 @@ class Transition:
 
     def refit(self) -> None:
         """Fit both curves anew; a few milliseconds. Validation only once its rise has begun."""
-        train = _jump(*self._train.points())
-        val = _jump(*self._val.points()) if self.begun else None
+        train, _ = _jumps(*self._train.points(), most=1)
+        val, two = _jumps(*self._val.points(), most=2) if self.begun else (None, None)
         self._known = known = {}
-        if val is not None:
-            t, y, w = self._val.points()
-            two = fit_two_erf(t, y, weights=w)
-            if two is not None:
-                val = two.main
-                known["transition_first_time"] = two.first.time
-                known["transition_second_time"] = two.second.time
+        if two is not None:
+            val = two.main
+            known["transition_first_time"] = two.first.time
+            known["transition_second_time"] = two.second.time
         if train is not None and train.s_shaped:
             known["train_transition_time"] = train.time
             known["train_transition_sharpness"] = train.sharpness
@@ -161,12 +159,14 @@ class Transition:
         self._known = {str(key): float(value) for key, value in known.items()}
 
 
-def _jump(t: FloatArray, y: FloatArray, w: FloatArray) -> ErfFit | None:
-    """The fit of one jump; None without enough points or a visible rise."""
+def _jumps(
+    t: FloatArray, y: FloatArray, w: FloatArray, most: int
+) -> tuple[ErfFit | None, TwoErfFit | None]:
+    """The fits of one jump and of two; None without enough points or a visible rise."""
     if len(t) < MIN_POINTS or t[0] == t[-1] or np.ptp(y) < _VISIBLE:
-        return None
-    fit = fit_erf(t, y, weights=w)
-    return fit if fit.amplitude >= _VISIBLE else None
+        return None, None
+    one, two = fit_jumps(t, y, w, least=_VISIBLE if most > 1 else math.inf)
+    return (one if one.amplitude >= _VISIBLE else None), two
 
 
 def _rises(t: FloatArray, y: FloatArray, w: FloatArray) -> bool:

@@ -19,7 +19,7 @@ from grokwatch.integrations._warn import calm
 
 _ROWS = 50  # rows between two drains
 _SECONDS = 1.0  # or this long, for slow steps; time decides only when, never what
-_AT_HAND = ("cpu",)  # devices that a number can be read from without waiting
+_AT_ONCE = True  # numbers on a CPU are read as they come; nobody waits for them
 
 Submit = Callable[[int, dict[str, Any]], None]
 Refuse = Callable[[str, Exception], None]
@@ -148,9 +148,13 @@ def _first(name: str, value: Any) -> Any:
 
     Others are added to it in float32, on their device.
     """
-    if type(value) is torch.Tensor and value.device.type in _AT_HAND:
-        if value.dtype is torch.float32 and not value.ndim:
-            return value.item()
+    if _AT_ONCE and type(value) is torch.Tensor and value.is_cpu:
+        try:
+            number = value.item()
+        except Exception:
+            return _keep(name, value)  # says what is wrong
+        if type(number) is float:
+            return number
     return _keep(name, value)
 
 

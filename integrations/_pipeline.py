@@ -27,8 +27,9 @@ class Pipeline:
 
     def with_probed(self, measured: dict[str, Any]) -> dict[str, Any]:
         """A row, and norms and curvature measured since the last one."""
-        norms, curvature = self.clock.norms(), self.prober.row()
-        return {**norms, **curvature, **measured} if norms or curvature else measured
+        if self.clock.measured or self.prober.measured:
+            return {**self.clock.norms(), **self.prober.row(), **measured}
+        return measured
 
     def flush(self) -> None:
         """Judge everything handed over so far, the last batch included."""

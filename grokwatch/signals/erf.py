@@ -19,6 +19,7 @@ __all__ = [
     "ErfFit",
     "TwoErfFit",
     "absolute_sharpness",
+    "fit_either",
     "fit_erf",
     "fit_two_erf",
     "relative_gap",
@@ -65,10 +66,14 @@ def fit_erf(
     if given[0] >= given[1]:
         raise ValueError(f"low must be below high but they are {low} and {high}.")
     if y.min() == y.max():
-        level, inf = float(y[0]), math.inf
-        ends = float(x[0]), float(x[-1])
-        return ErfFit(math.nan, 0.0, inf, inf, level, level, 0.0, 0.0, 0.0, 0.0, 0, *ends, len(x))
+        return _flat(x, y)
     return describe(x, y, w, solve(x, y, w, np.array(given)), 0)
+
+
+def _flat(x: FloatArray, y: FloatArray) -> ErfFit:
+    level, inf = float(y[0]), math.inf
+    ends = float(x[0]), float(x[-1])
+    return ErfFit(math.nan, 0.0, inf, inf, level, level, 0.0, 0.0, 0.0, 0.0, 0, *ends, len(x))
 
 
 def fit_two_erf(
@@ -95,16 +100,28 @@ def fit_two_erf(
     >>> found and (round(found.first.time), round(found.second.time), round(found.first.high, 6))
     (2000, 7000, 0.35)
     """
+    return fit_either(t, accuracy, weights=weights)[1]
+
+
+def fit_either(
+    t: npt.ArrayLike, accuracy: npt.ArrayLike, *, weights: npt.ArrayLike | None = None
+) -> tuple[ErfFit, TwoErfFit | None]:
+    """What :func:`fit_erf` and :func:`fit_two_erf` say; arguments and errors are theirs."""
     x, y, w = _checked(t, accuracy, weights)
-    n = len(x)
-    if n <= 8 or y.min() == y.max():
-        return None
+    if y.min() == y.max():
+        return _flat(x, y), None
     one = solve(x, y, w, np.full(2, math.nan))
-    if describe(x, y, w, one, 0).residual_autocorrelation < _STRUCTURE:
-        return None
+    described = describe(x, y, w, one, 0)
+    if len(x) <= 8 or described.residual_autocorrelation < _STRUCTURE:
+        return described, None
+    return described, _two(x, y, w, one.cost)
+
+
+def _two(x: FloatArray, y: FloatArray, w: FloatArray, cost_of_one: float) -> TwoErfFit | None:
+    n = len(x)
     two = solve(x, y, w, np.full(3, math.nan))
     floor = (EXACT * float(np.ptp(y))) ** 2 * float(w.sum())
-    gain = n * math.log((one.cost + floor) / (two.cost + floor)) - 3 * math.log(n)
+    gain = n * math.log((cost_of_one + floor) / (two.cost + floor)) - 3 * math.log(n)
     starts, ends = two.centres - two.widths, two.centres + two.widths
     rises = np.diff(two.levels)
     if gain <= _MARGIN or rises.min() < _MIN_SHARE * float(two.levels[2] - two.levels[0]):

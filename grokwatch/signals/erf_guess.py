@@ -33,12 +33,18 @@ def passed(u: FloatArray) -> FloatArray:
     """Phi(u): the share of a jump that is over."""
     from scipy.special import erf
 
-    return np.asarray(0.5 + 0.5 * erf(u), dtype=np.float64)
+    share: FloatArray = erf(u)
+    share *= 0.5
+    share += 0.5
+    return share
 
 
 def shares_of(share: FloatArray) -> FloatArray:
     """How much of each level shows: (..., K, n) shares passed -> (..., K + 1, n)."""
-    shares = np.concatenate([np.ones_like(share[..., :1, :]), share], axis=-2)
+    *batch, k, n = share.shape
+    shares = np.empty((*batch, k + 1, n))
+    shares[..., 0, :] = 1.0
+    shares[..., 1:, :] = share
     shares[..., :-1, :] -= share
     return shares
 

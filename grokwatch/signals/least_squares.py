@@ -40,16 +40,16 @@ def minimise(
     p = start.copy()
     residual, slopes = model(p)
     cost = float(residual @ residual)
-    scale = np.zeros(len(p))
+    scale, identity = np.zeros(len(p)), np.eye(len(p))
     damping, grow = 1e-3, 2.0
     normal, gradient = slopes @ slopes.T, slopes @ residual
     for _ in range(most_steps):
-        scale = np.maximum(scale, np.diagonal(normal))
+        scale = np.maximum(scale, normal.diagonal())
         unit = np.where(scale > _NO_EFFECT, scale, 1.0)
         root = np.sqrt(unit)
-        equal = normal / np.outer(root, root)
-        step = np.linalg.solve(equal + damping * np.eye(len(p)), -gradient / root) / root
-        step = np.clip(step, -_LONGEST, _LONGEST)
+        equal = normal / (root[:, None] * root)
+        step = np.linalg.solve(equal + damping * identity, -gradient / root) / root
+        step = np.minimum(np.maximum(step, -_LONGEST), _LONGEST)
         moved, tried = p + step, model(p + step)
         tried_cost = float(tried[0] @ tried[0])
         predicted = float(step @ (damping * unit * step - gradient))

@@ -16,8 +16,9 @@ from grokwatch.signals.erf import (
     MIN_POINTS,
     ErfFit,
     absolute_sharpness,
+    TwoErfFit,
+    fit_either,
     fit_erf,
-    fit_two_erf,
     relative_gap,
     relative_sharpness,
 )
@@ -109,16 +110,13 @@ class Transition:
 
     def refit(self) -> None:
         """Fit both curves anew; a few milliseconds. Validation only once its rise has begun."""
-        train = _jump(*self._train.points())
-        val = _jump(*self._val.points()) if self.begun else None
+        train, _ = _jump(*self._train.points())
+        val, two = _jump(*self._val.points(), two_too=True) if self.begun else (None, None)
         self._known = known = {}
-        if val is not None:
-            t, y, w = self._val.points()
-            two = fit_two_erf(t, y, weights=w)
-            if two is not None:
-                val = two.main
-                known["transition_first_time"] = two.first.time
-                known["transition_second_time"] = two.second.time
+        if two is not None:
+            val = two.main
+            known["transition_first_time"] = two.first.time
+            known["transition_second_time"] = two.second.time
         if train is not None and train.s_shaped:
             known["train_transition_time"] = train.time
             known["train_transition_sharpness"] = train.sharpness
@@ -161,12 +159,14 @@ class Transition:
         self._known = {str(key): float(value) for key, value in known.items()}
 
 
-def _jump(t: FloatArray, y: FloatArray, w: FloatArray) -> ErfFit | None:
-    """The fit of one jump; None without enough points or a visible rise."""
+def _jump(
+    t: FloatArray, y: FloatArray, w: FloatArray, two_too: bool = False
+) -> tuple[ErfFit | None, TwoErfFit | None]:
+    """The fit of one jump (and of two); None without enough points or a visible rise."""
     if len(t) < MIN_POINTS or t[0] == t[-1] or np.ptp(y) < _VISIBLE:
-        return None
-    fit = fit_erf(t, y, weights=w)
-    return fit if fit.amplitude >= _VISIBLE else None
+        return None, None
+    one, two = fit_either(t, y, weights=w) if two_too else (fit_erf(t, y, weights=w), None)
+    return (one, two) if one.amplitude >= _VISIBLE else (None, None)
 
 
 def _rises(t: FloatArray, y: FloatArray, w: FloatArray) -> bool:

@@ -17,7 +17,7 @@ from grokwatch.ingest import as_float
 from grokwatch.integrations._deferred import deferred
 from grokwatch.integrations._warn import calm
 
-_ROWS = 50  # rows between two drains
+_ROWS = 200  # rows between two drains: each begins with code and data that have left the caches
 _SECONDS = 1.0  # or this long, for slow steps; time decides only when, never what
 _AT_ONCE = True  # numbers on a CPU are read as they come; nobody waits for them
 
@@ -69,7 +69,7 @@ class Drain:
 
     def now(self, step: int, measured: Mapping[str, Any]) -> None:
         """Take a row and drain, as one with the training batches of that step so far."""
-        kept = self._kept(measured, _keep)
+        kept = self._kept(measured, _first)
         if step >= self._open_step:
             self._close_step()
         if self._rows and self._rows[-1][0] == step and not kept.keys() & self._rows[-1][1].keys():
@@ -144,9 +144,9 @@ class Drain:
 
 
 def _first(name: str, value: Any) -> Any:
-    """As :func:`_keep`, of a step's first batch, which is the only one as a rule.
+    """As :func:`_keep`, of what comes first at a step, and as a rule alone.
 
-    Others are added to it in float32, on their device.
+    Further batches are added to it in float32, on their device.
     """
     if _AT_ONCE and type(value) is torch.Tensor and value.is_cpu:
         try:
@@ -177,7 +177,7 @@ def _to_numbers(rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[
     tensors: dict[torch.device, list[torch.Tensor]] = {}
     for _, measured in rows:
         for value in measured.values():
-            if isinstance(value, torch.Tensor):
+            if type(value) is not float and isinstance(value, torch.Tensor):
                 tensors.setdefault(value.device, []).append(value)
     if not tensors:
         return rows

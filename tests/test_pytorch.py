@@ -75,7 +75,7 @@ def one_step(model, optimizer, x, y):
 
 def test_no_host_sync_per_step(monkeypatch):
     monkeypatch.setattr("grokwatch.integrations._drain._SECONDS", 1e9)
-    monkeypatch.setattr("grokwatch.integrations._drain._AT_ONCE", False)  # a CPU as a device far off
+    monkeypatch.setattr("grokwatch.integrations._drain._AT_ONCE", False)  # a CPU as if far off
     model, optimizer, x, y = linear_regression()
     steps, validations = 500, 5
     with grokwatch.watch(model, optimizer, budget=1000) as watch:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from grokwatch.signals.erf import (
     MIN_POINTS,
     ErfFit,
-    absolute_sharpness,
     TwoErfFit,
+    absolute_sharpness,
     fit_either,
     fit_erf,
     relative_gap,

@@ -49,7 +49,7 @@ class NormProbe:
     def after_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Number]:
         """What can be measured right after an optimiser step."""
         after = [p.detach() for p in self.parameters]
-        groups = {
+        groups: dict[str, Sequence[torch.Tensor]] = {
             "weight_norm": after,
             "last_layer_norm": [] if self.last_layer is None else [self.last_layer.detach()],
             "grad_norm": [p.grad for p in self.parameters if p.grad is not None],
@@ -134,6 +134,6 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return real.float() if real.dtype in _HALF else real
 
 
-def _stack(scalars: Sequence[torch.Tensor], home: torch.device) -> torch.Tensor:
+def _stack(scalars: list[torch.Tensor], home: torch.device) -> torch.Tensor:
     there = all(s.device == home and s.dtype is torch.float32 for s in scalars)
     return torch.stack(scalars if there else [s.to(home, torch.float32) for s in scalars])

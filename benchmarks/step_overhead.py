@@ -53,7 +53,7 @@ class Turns:
     """Lets a process train so many steps and then waits for its next turn.
 
     Args:
-        pipe: to the parent: gets processor seconds; None at the end.
+        pipe: to the parent: gets processor seconds, and whether that was all.
         every: steps.
     """
 
@@ -71,7 +71,7 @@ class Turns:
         self.left -= 1
         if not self.left:
             self.left = self.every
-            self.pipe.send(time.process_time() - self.start)
+            self.pipe.send((time.process_time() - self.start, False))
             self.wait()
 
 
@@ -86,8 +86,7 @@ def train(run: Run, filler: int, count: int, pipe: Connection) -> None:
         work.done = turns.step
         turns.wait()
         run(work, count, Path(folder) / "run")
-        pipe.send(time.process_time() - turns.start)
-        pipe.send(None)
+        pipe.send((time.process_time() - turns.start, True))
 
 
 def by_turns(contenders: dict[str, Run], filler: int, count: int) -> dict[str, float]:
@@ -101,8 +100,9 @@ def by_turns(contenders: dict[str, Run], filler: int, count: int) -> dict[str, f
     while pipes:
         for name, pipe in list(pipes.items()):
             pipe.send("go")
-            taken[name] += pipe.recv()
-            if pipe.poll(0.02) and pipe.recv() is None:
+            seconds, over = pipe.recv()
+            taken[name] += seconds
+            if over:
                 del pipes[name]
         pipes = dict(reversed(pipes.items()))  # nobody always comes first
     for process in processes:

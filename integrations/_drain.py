@@ -17,7 +17,7 @@ from grokwatch.ingest import as_float
 from grokwatch.integrations._deferred import deferred
 from grokwatch.integrations._warn import calm
 
-_ROWS = 200  # rows between two drains: each begins with code and data that have left the caches
+_ROWS = 50  # rows between two drains
 _SECONDS = 1.0  # or this long, for slow steps; time decides only when, never what
 _AT_ONCE = True  # numbers on a CPU are read as they come; nobody waits for them
 

@@ -27,6 +27,7 @@ class Work:
     def __init__(self, filler: int) -> None:
         torch.manual_seed(0)
         self.filler = filler
+        self.done: Callable[[], object] = lambda: None  # called at every step
         self.matrix = torch.randn(32, 32) / 6
         self.x, self.y = torch.randn(BATCH, 8), torch.randint(CLASSES, (BATCH,))
         self.fresh()
@@ -38,6 +39,7 @@ class Work:
 
     def fill(self) -> None:
         """Do what a larger network would."""
+        self.done()
         matrix = self.matrix
         for _ in range(self.filler):
             matrix = self.matrix @ matrix
@@ -98,6 +100,25 @@ def watched(
                 watch.validate(loss=loss, accuracy=accuracy)
 
 
+def read(work: Work, count: int, folder: Path) -> None:
+    work.fresh()
+    kept: list[float] = []
+    work.run(count, lambda step, loss, _: kept.append(loss.item()))
+
+
+def copied(work: Work, count: int, folder: Path) -> None:
+    work.fresh()
+    kept: list[torch.Tensor] = []
+
+    def after(step: int, loss: torch.Tensor, logits: torch.Tensor) -> None:
+        kept.append(loss.detach().clone())
+        if len(kept) == 50:
+            torch.stack(kept).tolist()
+            kept.clear()
+
+    work.run(count, after)
+
+
 def tensorboard(work: Work, count: int, folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -150,6 +171,9 @@ def trainscope(work: Work, count: int, folder: Path) -> None:
 
 RAW: dict[str, Run] = {
     "bare": bare,
+    "bare, again": bare,
+    "floor: the loss read into a list": read,
+    "floor: copied, 50 fetched at once": copied,
     "grokwatch without norms": lambda *run: watched(*run, norms_every=0),
     "grokwatch": watched,
     "grokwatch, accuracy from logits": lambda *run: watched(*run, logits_too=True),
@@ -265,6 +289,7 @@ FRAMEWORKS: dict[str, dict[str, Run]] = {
     "raw": RAW,
     "lightning": {
         "bare": lightning("", ""),
+        "bare, again": lightning("", ""),
         "grokwatch": lightning("grokwatch", ""),
         "EarlyStopping and CSVLogger": lightning("early stopping", "csv"),
         "TensorBoardLogger": lightning("", "tensorboard"),
@@ -272,6 +297,7 @@ FRAMEWORKS: dict[str, dict[str, Run]] = {
     },
     "huggingface": {
         "bare": huggingface(False, "none"),
+        "bare, again": huggingface(False, "none"),
         "grokwatch": huggingface(True, "none"),
         "TensorBoard": huggingface(False, "tensorboard"),
         "grokwatch and TensorBoard": huggingface(True, "tensorboard"),

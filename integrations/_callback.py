@@ -138,9 +138,12 @@ class Follower:
         """Take a training batch; those of one optimiser step are averaged, on their device."""
         if self.works:
             with self.guard():
-                norms = {} if self._clock is None else self._clock.norms()
                 measured = {"train_loss": loss, "train_accuracy": accuracy, **others}
-                self._drain.train(step, {**norms, **self.curvature.row(), **measured})
+                if self.curvature.measured:
+                    measured = {**self.curvature.row(), **measured}
+                if self._clock is not None and self._clock.measured:
+                    measured = {**self._clock.norms(), **measured}
+                self._drain.train(step, measured)
 
     def observe(self, step: int, **measurements: Any) -> None:
         """Take any measurement of the monitor (None = not measured) and judge all there is."""

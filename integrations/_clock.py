@@ -28,6 +28,7 @@ class Clock:
         step: steps taken, or what the user says the step is.
         moved: grows with every step, whatever the user says.
         probed: optimiser steps seen by the probe.
+        measured: norms that wait for the row of their step.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Clock:
     ) -> None:
         self.step = self.moved = self.probed = 0
         self._model, self._measures, self._fault = model, measures, fault
-        self._norms: dict[str, Number] = {}  # measured, waiting for the row of their step
+        self.measured: dict[str, Number] = {}
         self._driven = bool(optimizers)
         self._probe = NormProbe(model, norms_every) if optimizers and norms_every else None
+        self._plan()
         self._handles: list[Any] = []
         for first in optimizers[:1]:
             try:
@@ -66,12 +68,13 @@ class Clock:
 
     def norms(self) -> dict[str, Number]:
         """The norms not yet asked for."""
-        norms, self._norms = self._norms, {}
+        norms, self.measured = self.measured, {}
         return norms
 
     def restart(self, step: int, probed: int) -> None:
         """Go on after a step."""
-        self.step, self.probed, self._norms = step, probed, {}
+        self.step, self.probed, self.measured = step, probed, {}
+        self._plan()
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -79,11 +82,21 @@ class Clock:
         for handle in handles:
             handle.remove()
 
-    def _due(self, step: int) -> bool:
-        return self._probe is not None and self._probe.due(step) and self._measures()
+    # Between two measurements these two must cost next to nothing.
 
     def _before_step(self, *_: Any) -> None:
-        if self._probe is not None and self._due(self.probed + 1):
+        if self.probed + 1 == self._due:
+            self._prepare()
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.step += 1
+        self.moved += 1
+        self.probed += 1
+        if self.probed == self._due:
+            self._measure(optimizer)
+
+    def _prepare(self) -> None:
+        if self._probe is not None and self._measures():
             try:
                 # One rank alone may not ask for the norm of what is split over all of them.
                 if is_split(self._model):
@@ -92,18 +105,20 @@ class Clock:
             except Exception as error:
                 self._lose_probe(error)
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self.step += 1
-        self.moved += 1
-        self.probed += 1
-        if self._probe is not None and self._due(self.probed):
+    def _measure(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._probe is not None and self._measures():
             try:
-                self._norms = self._probe.after_step(optimizer)
+                self.measured = self._probe.after_step(optimizer)
             except Exception as error:
                 self._lose_probe(error)
+        self._plan()
+
+    def _plan(self) -> None:
+        self._due = -1 if self._probe is None else self._probe.next_after(self.probed)
 
     def _lose_probe(self, error: Exception) -> None:
         self._probe = None
+        self._plan()
         self._fault("norms", error)
 
 

@@ -45,7 +45,7 @@ class Prober:
         self._usual = curvature is True
         self.probe = _probe(curvature)
         self.busy = False  # a probe is running: what the model does is not training
-        self._row: dict[str, float] = {}  # measured, waiting for the row of its step
+        self.measured: dict[str, float] = {}  # waiting for the row of its step
         self._undo: list[Callable[[], object]] = []
         self._on = False
 
@@ -137,7 +137,7 @@ class Prober:
 
     def row(self) -> dict[str, float]:
         """What was measured and not yet asked for."""
-        row, self._row = self._row, {}
+        row, self.measured = self.measured, {}
         return row
 
     def fail(self, error: Exception) -> None:
@@ -170,7 +170,7 @@ class Prober:
                     found = probe.measure()
             finally:
                 self.busy = False
-            self._row = probe.measurements(found)
+            self.measured = probe.measurements(found)
         except Exception as error:
             self.fail(error)
 

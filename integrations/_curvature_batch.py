@@ -73,8 +73,6 @@ class WatchProber(Prober):
 
     def offer(self, loss: Any, logits: Any, targets: Any) -> None:
         """Take the batch of the last forward pass, or tell why not; what ``watch.train`` got."""
-        if not self.lacks_batch:
-            return
         try:
             batch = self._caught(loss, logits, targets)
         except Exception as error:

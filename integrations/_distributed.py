@@ -36,6 +36,7 @@ import torch.distributed as dist
 from grokwatch.verdict import Verdict
 
 _MAX_STRIDE = 10
+_LOOK_EVERY = 50  # batches between two looks for a process group, which costs as much as a batch
 _TRIES = 10_000  # every one lost means that another rank moved on; none is ever lost in practice
 
 _numbers = itertools.count()
@@ -143,6 +144,7 @@ class Ranks:
         self._agreement = Agreement(f"grokwatch/{next(_numbers)}")
         self._rank: int | None = None  # once there is a process group
         self._said: int | None = None  # until then
+        self._unseen = 0  # questions left until the next look
         self._asked_at = -1
         self.turn = 0
         self.works = True
@@ -157,11 +159,12 @@ class Ranks:
     @property
     def judges(self) -> bool:
         """Whether this is the process that judges and writes."""
-        if self.shared:
-            return self._rank == 0
-        if self._said is None:
-            self._said = rank()
-        return self._said == 0
+        self._unseen -= 1
+        if self._rank is None and self._unseen < 0:
+            self._unseen = _LOOK_EVERY
+            if not self.shared and self._said is None:
+                self._said = rank()
+        return (self._said if self._rank is None else self._rank) == 0
 
     @property
     def verdict(self) -> Verdict | None:

@@ -12,6 +12,8 @@ from grokwatch.integrations._drain import Refuse
 from grokwatch.integrations._evaluate import accuracy as accuracy_of
 from grokwatch.integrations._evaluate import evaluate
 
+_LOCAL = (torch.Tensor, float, type(None))  # asking these would cost as much as keeping them
+
 
 class Given:
     """Names measurements and computes the missing ones; wrong ones are refused, not raised.
@@ -32,7 +34,12 @@ class Given:
         if accuracy is None and logits is not None and targets is not None:
             computed = self._compute(["train_accuracy"], accuracy_of, logits, targets)
             accuracy = None if computed is None else self._unit(computed)
-        return self.local({"train_loss": loss, "train_accuracy": accuracy, **others})
+        measured = {"train_loss": loss}
+        if accuracy is not None:
+            measured["train_accuracy"] = accuracy
+        if others:
+            measured.update(others)
+        return self.local(measured)
 
     def validation(
         self, loss: Any, accuracy: Any, margin: Any, logits: Any, targets: Any
@@ -53,12 +60,13 @@ class Given:
     def local(self, given: dict[str, Any]) -> dict[str, Any]:
         """Without what only all ranks together could read."""
         found = given
-        for name in [name for name, value in given.items() if hasattr(value, "placements")]:
-            found = {**found, name: None}
-            try:
-                found[name] = whole(name, given[name])
-            except Exception as error:
-                self._refuse(name, error)
+        for name, value in given.items():
+            if type(value) not in _LOCAL and hasattr(value, "placements"):
+                found = {**found, name: None}
+                try:
+                    found[name] = whole(name, value)
+                except Exception as error:
+                    self._refuse(name, error)
         return found
 
     def _compute(self, names: Iterable[str], compute: Callable[..., Any], *of: Any) -> Any:

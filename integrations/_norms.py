@@ -6,7 +6,7 @@ them. Nothing here changes a parameter, a gradient or a random number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -35,9 +35,9 @@ class NormProbe:
         self._angle = sum(p.numel() for p in self.parameters) <= MAX_PARAMETERS_FOR_ANGLE
         self._before: list[torch.Tensor] | None = None
 
-    def due(self, step: int) -> bool:
-        """Whether the optimiser step numbered ``step`` (from 1) is measured."""
-        return step % self.every == 0 or step == 1
+    def next_after(self, step: int) -> int:
+        """The first optimiser step after ``step`` (numbered from 1) that is measured."""
+        return step - step % self.every + self.every if step > 0 else 1
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -48,65 +48,84 @@ class NormProbe:
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Number]:
         """What can be measured right after an optimiser step."""
-        found: dict[str, Number] = {}
         after = [p.detach() for p in self.parameters]
-        weights = _norm(after)
-        if weights is not None:
-            found["weight_norm"] = weights
-        last = None if self.last_layer is None else _norm([self.last_layer.detach()])
-        if last is not None:
-            found["last_layer_norm"] = last
-        gradients = _norm([p.grad for p in self.parameters if p.grad is not None])
-        if gradients is not None:
-            found["grad_norm"] = gradients
-        if self._before is not None:
-            distance = _cosine_distance(self._before, after, weights)
-            if distance is not None:
-                found["update_cosine_distance"] = distance
-        self._before = None
+        groups: dict[str, Sequence[torch.Tensor]] = {
+            "weight_norm": after,
+            "last_layer_norm": [] if self.last_layer is None else [self.last_layer.detach()],
+            "grad_norm": [p.grad for p in self.parameters if p.grad is not None],
+        }
+        before, self._before = self._before, None
+        move = Move(before, after) if before else None
+        if move is not None:
+            groups |= {"before": move.before, "moves": move.moves}
+        norms = _norms(groups)
+        found: dict[str, Number] = {name: norms[name] for name in list(groups)[:3] if name in norms}
+        if move is not None and {"weight_norm", "before", "moves"} <= norms.keys():
+            found["update_cosine_distance"] = move.cosine_distance(
+                norms["before"], norms["weight_norm"], norms["moves"]
+            )
         if optimizer.param_groups:
             found["learning_rate"] = optimizer.param_groups[0]["lr"]
         return found
 
 
-def _norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    """Euclidean norm over all tensors, as a 0-d float32 tensor on the first one's device.
+def _norms(groups: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Euclidean norm over all tensors of a group, a 0-d float32 tensor on the first one's device.
 
-    None if there is none, or if one is sparse: the norm of the rest would say something else.
+    All groups in few calls: of a small network a call costs more than what it computes. A group
+    that is empty or holds a sparse tensor has none: the norm of the rest would say something else.
     """
-    if not tensors or any(t.layout != torch.strided for t in tensors):
-        return None
-    norms: list[torch.Tensor] = []
+    pieces: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    owners: dict[bool, list[str]] = {False: [], True: []}
+    for name, tensors in groups.items():
+        if all(tensor.layout == torch.strided for tensor in tensors):
+            for tensor in tensors:
+                half = tensor.dtype in _HALF
+                parts = _pieces(tensor)
+                pieces[half] += parts
+                owners[half] += [name] * len(parts)
+    norms: dict[str, list[torch.Tensor]] = {}
     for half in (False, True):  # in half precision a norm would overflow, or round to 3 digits
-        group = [p for t in tensors if (t.dtype in _HALF) == half for p in _pieces(t)]
-        if group:
-            norms += torch._foreach_norm(group, 2, dtype=torch.float32 if half else None)
-    norm: torch.Tensor = torch.linalg.vector_norm(_stack(norms, tensors[0].device))
-    return norm
+        if pieces[half]:
+            dtype = torch.float32 if half else None
+            found = torch._foreach_norm(pieces[half], 2, dtype=dtype)
+            for name, norm in zip(owners[half], found, strict=True):
+                norms.setdefault(name, []).append(norm)
+    stacked = [_stack(parts, groups[name][0].device) for name, parts in norms.items()]
+    return dict(zip(norms, torch._foreach_norm(stacked, 2) if stacked else (), strict=True))
 
 
 def _pieces(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
     """The tensor in parts that torch sums well: on a CPU, 10^8 entries at once cost it 1 %."""
-    return torch.split(tensor.reshape(-1), _PIECE) if tensor.device.type == "cpu" else (tensor,)
+    whole = tensor.device.type != "cpu" or (tensor.numel() <= _PIECE and tensor.is_contiguous())
+    return (tensor,) if whole else torch.split(tensor.reshape(-1), _PIECE)
 
 
-def _cosine_distance(
-    before: Sequence[torch.Tensor], after: Sequence[torch.Tensor], v_norm: torch.Tensor | None
-) -> torch.Tensor | None:
-    """``1 - cos(θ_t, θ_{t+1})`` by way of the update, since the cosine itself rounds to 1.
+class Move:
+    """What an optimiser step did to the weights.
 
-    With u, v the vectors, d = ‖v - u‖ and r = ‖v‖ - ‖u‖ = <v - u, v + u> / (‖v‖ + ‖u‖):
-    1 - cos = (d - r) (d + r) / (2 ‖u‖ ‖v‖), and nothing close to 1 is subtracted.
+    Args:
+        before: the weights before it, u in the end.
+        after: the weights now, v.
     """
-    before, after = [_wide(t) for t in before], [_wide(t) for t in after]
-    moves = [v - u for u, v in zip(before, after, strict=True)]
-    dots = [(move * (u + v)).sum() for move, u, v in zip(moves, before, after, strict=True)]
-    u_norm, d = _norm(before), _norm(moves)
-    if u_norm is None or v_norm is None or d is None:
-        return None
-    r = _stack(dots, d.device).sum() / (u_norm + v_norm)
-    distance: torch.Tensor = ((d - r) / u_norm * ((d + r) / v_norm) / 2.0).clamp(min=0.0)
-    return distance
+
+    def __init__(self, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> None:
+        self.before, after = [_wide(t) for t in before], [_wide(t) for t in after]
+        self.moves = torch._foreach_sub(after, self.before)
+        products = torch._foreach_mul(self.moves, torch._foreach_add(self.before, after))
+        self._dots = [product.sum() for product in products]
+
+    def cosine_distance(
+        self, u_norm: torch.Tensor, v_norm: torch.Tensor, d: torch.Tensor
+    ) -> torch.Tensor:
+        """``1 - cos(θ_t, θ_{t+1})`` by way of the update, since the cosine itself rounds to 1.
+
+        With u, v the vectors, d = ‖v - u‖ and r = ‖v‖ - ‖u‖ = <v - u, v + u> / (‖v‖ + ‖u‖):
+        1 - cos = (d - r) (d + r) / (2 ‖u‖ ‖v‖), and nothing close to 1 is subtracted.
+        """
+        r = _stack(self._dots, d.device).sum() / (u_norm + v_norm)
+        distance: torch.Tensor = ((d - r) / u_norm * ((d + r) / v_norm) / 2.0).clamp(min=0.0)
+        return distance
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -115,5 +134,6 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return real.float() if real.dtype in _HALF else real
 
 
-def _stack(scalars: Sequence[torch.Tensor], home: torch.device) -> torch.Tensor:
-    return torch.stack([scalar.to(home, torch.float32) for scalar in scalars])
+def _stack(scalars: list[torch.Tensor], home: torch.device) -> torch.Tensor:
+    there = all(s.device == home and s.dtype is torch.float32 for s in scalars)
+    return torch.stack(scalars if there else [s.to(home, torch.float32) for s in scalars])

@@ -62,7 +62,7 @@ class Outlet:
 
     def submit(self, step: int, measured: Mapping[str, Any]) -> None:
         """Take one finished row."""
-        if not self.works():
+        if "monitor" in self._off:
             return
         try:
             row = self._sieve.good(measured)
@@ -79,17 +79,17 @@ class Outlet:
     @property
     def _repeats(self) -> bool:
         """Whether rows are those from before a resume, which are on record."""
-        return self.works("judging") and self.monitor.catching_up
+        return "judging" not in self._off and self.monitor.catching_up
 
     def _check_step(self, step: int) -> None:
         may_go_back, self._may_go_back = self._may_go_back or self._repeats, False
-        last = self.monitor.last_step if self.works("judging") else self._row[0]
+        last = self._row[0] if "judging" in self._off else self.monitor.last_step
         if last is not None and step < last and not may_go_back:
             raise StepError(f"step went backwards from {last} to {step}; steps may only grow.")
 
     def _judge(self, step: int, row: dict[str, float]) -> Verdict:
         """The verdict on a row; if judging fails, what is observed is written all the same."""
-        if self.works("judging"):
+        if "judging" not in self._off:
             try:
                 return self.monitor.update(step, **row)
             except StepError:
@@ -101,7 +101,8 @@ class Outlet:
     def _new(self, step: int, row: dict[str, float]) -> dict[str, float]:
         """The row without what came before for the same step, as the monitor takes it."""
         if step != self._row[0]:
-            self._row = (step, set())
+            self._row = (step, set(row))
+            return row
         new = {name: value for name, value in row.items() if name not in self._row[1]}
         self._row[1].update(new)
         return new
@@ -110,6 +111,8 @@ class Outlet:
         if self._sinks is None:
             self._sinks = self._make_sinks()
         fresh = verdict is not self._told
+        if not (fresh or self._sinks):
+            return
         news = headline(self._told, verdict) if fresh else None
         self._told = verdict
         for name, sink in list(self._sinks.items()):

@@ -25,14 +25,16 @@ class Pipeline:
     def __init__(self, clock: Clock, drain: Drain, outlet: Outlet, prober: Prober) -> None:
         self.clock, self.drain, self.outlet, self.prober = clock, drain, outlet, prober
 
-    def probed(self) -> dict[str, Any]:
-        """Norms and curvature measured since the last call."""
-        return {**self.clock.norms(), **self.prober.row()}
+    def with_probed(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """A row, and norms and curvature measured since the last one."""
+        if self.clock.measured or self.prober.measured:
+            return {**self.clock.norms(), **self.prober.row(), **measured}
+        return measured
 
     def flush(self) -> None:
         """Judge everything handed over so far, the last batch included."""
         try:
-            probed = self.probed()
+            probed = self.with_probed({})
             if probed:
                 self.drain.now(self.clock.step, probed)
             self.drain.flush(everything=True)

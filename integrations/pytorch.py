@@ -136,8 +136,9 @@ class Watch:
             if not self._takes():
                 return
             measured = self._given.training(loss, accuracy, logits, targets, others)
-            self._prober.offer(loss, logits, targets)
-            self._drain.train(at, {**self._pipeline.probed(), **measured})
+            if self._prober.lacks_batch:
+                self._prober.offer(loss, logits, targets)
+            self._drain.train(at, self._pipeline.with_probed(measured))
         except Exception as error:
             self._outlet.fault("monitor", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -135,8 +136,14 @@ def test_what_is_not_one_number_is_an_error_with_the_name(value):
 number = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @given(st.lists(st.tuples(st.lists(number, min_size=1, max_size=4), st.booleans()), max_size=130))
-def test_every_row_comes_out_once_in_order_and_exact(steps):
+def test_every_row_comes_out_once_in_order_and_exact(at_once, steps):
+    with mock.patch("grokwatch.integrations._drain._AT_ONCE", at_once):
+        check_rows(steps)
+
+
+def check_rows(steps):
     rows = Rows()
     drain = Drain(rows)
     want = []

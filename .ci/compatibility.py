@@ -1,7 +1,8 @@
 """Run the tests with other versions of Python and of the packages, and print a row of the table.
 
-    python .ci/compatibility.py                 # every row of docs/compatibility.md
+    python .ci/compatibility.py                 # every row of the table in docs/reliability.md
     python .ci/compatibility.py oldest py313    # some of them
+    python .ci/compatibility.py oldest --keep   # with the environment that is there, after a mend
 
 Each row is a clone of the last commit and a virtual environment of its own under build/; a Python
 that is not on the PATH (as ``python3.12``) is told and left out. Warnings are not errors here:
@@ -43,18 +44,19 @@ _SHOWN = ("torch", "numpy", "scipy", "lightning", "transformers")
 _VERSIONS = "from importlib.metadata import version as v; print(*(v(p) for p in {}), sep=' | ')"
 
 
-def run_row(name: str, row: Row, root: Path, more: list[str]) -> str:
+def run_row(name: str, row: Row, root: Path, keep: bool, more: list[str]) -> str:
     """A line of the table: versions, and what pytest said."""
-    python = shutil.which(f"python{row.python}")
-    if python is None or subprocess.run([python, "-c", ""], capture_output=True).returncode:
-        return f"| {name} | {row.python}: not installed here |" + " |" * (len(_SHOWN) + 1)
     place = root / "build" / "compatibility" / name
-    shutil.rmtree(place, ignore_errors=True)
-    clone, log = place / "clone", place / "log.txt"
+    clone, log, venv = place / "clone", place / "log.txt", place / "venv"
+    inside = str(venv / "bin" / "python")
+    python = _python(row.python)
+    if python is None:
+        return f"| {name} | {row.python}: not installed here |" + " |" * (len(_SHOWN) + 1)
+    shutil.rmtree(clone if keep else place, ignore_errors=True)
     _call(["git", "clone", "-q", str(root), str(clone)])
-    _call([python, "-m", "venv", str(place / "venv")])
-    inside = str(place / "venv" / "bin" / "python")
-    _call([inside, "-m", "pip", "install", "-q", *row.pins, "-e", f"{clone}[test]"])
+    if not (keep and venv.exists()):
+        _call([python, "-m", "venv", str(venv)])
+        _call([inside, "-m", "pip", "install", "-q", *row.pins, "-e", f"{clone}[test]"])
     shown = _call([inside, "-c", _VERSIONS.format(_SHOWN)]).strip()
     tests = [inside, "-m", "pytest", "-q", "-o", "filterwarnings=default", *more]
     with log.open("w") as out:
@@ -64,6 +66,15 @@ def run_row(name: str, row: Row, root: Path, more: list[str]) -> str:
     version = _call([inside, "-c", "import platform; print(platform.python_version())"]).strip()
     print(f"{name}: {log}", file=sys.stderr)
     return f"| {name} | {version} | {shown} | {summary} |"
+
+
+def _python(version: str) -> str | None:
+    """The first of that version on the PATH that runs: some tools put dummies there."""
+    for folder in os.get_exec_path():
+        found = shutil.which(f"python{version}", path=folder)
+        if found and not subprocess.run([found, "-c", ""], capture_output=True).returncode:
+            return found
+    return None
 
 
 def _call(command: list[str]) -> str:
@@ -77,6 +88,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; none = all")
+    parser.add_argument("--keep", action="store_true", help="do not make the environment anew")
     args, more = parser.parse_known_args()  # the rest is pytest's
     unknown = [name for name in args.rows if name not in ROWS]
     if unknown:
@@ -85,7 +97,8 @@ def main() -> None:
     print("| row | Python | " + " | ".join(_SHOWN) + " | tests |")
     print("|---" * (len(_SHOWN) + 3) + "|")
     for name in args.rows or ROWS:
-        print(run_row(name, ROWS[name], Path(__file__).parent.parent, more), flush=True)
+        row = run_row(name, ROWS[name], Path(__file__).parent.parent, args.keep, more)
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

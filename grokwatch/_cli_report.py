@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,11 +129,15 @@ def _draw(judged: list[Replay], folder: Path | None) -> tuple[str, list[Path]]:
     return page, written
 
 
-def _bar() -> Progress:
+@contextmanager
+def _bar() -> Iterator[Progress]:
     """Progress on standard error, gone when done; nothing where that is no terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # Older versions of rich end an unseen bar's line.
+    with bar if console.is_terminal else nullcontext():
+        yield bar
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

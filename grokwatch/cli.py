@@ -71,7 +71,9 @@ app.command("fit")(fit_command)
 def main() -> NoReturn:
     """Run the command line; bad input is one line on standard error and exit status 2."""
 
-    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+    def tell(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):
+            return  # what one package says to the writers of another
         print(f"grokwatch: {safe(message)}", file=sys.stderr)
 
     warnings.showwarning = tell

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from grokwatch import Verdict
+from grokwatch import Verdict, cli
 from grokwatch.records import read_run, write_csv
 from tests.shell import run
 
@@ -187,6 +188,15 @@ def test_names_with_brackets_are_not_markup(run, quiet):
     path = quiet.rename(quiet.with_name("run[bold].csv"))
     status, out, _ = run("replay", path, "--budget", 10)
     assert status == 0 and "run[bold]" in out
+
+
+def test_what_a_package_tells_the_writers_of_another_is_not_told(run, monkeypatch):
+    def app(**_):
+        warnings.warn("'oldName' deprecated", DeprecationWarning, stacklevel=1)
+        warnings.warn("a gap", stacklevel=1)
+
+    monkeypatch.setattr(cli, "app", app)
+    assert run() == (0, "", "grokwatch: a gap\n")
 
 
 def test_as_a_module(quiet):

@@ -18,6 +18,7 @@ from grokwatch._readers.tidy import brief
 from grokwatch._run import RecordError
 
 CHUNK = 2_000_000  # bytes; the arrays of larger ones cost more to map than to fill
+_KEPT = 16_000_000  # likewise: more than the arrays of one chunk take together
 _HEADER = 1_000_000  # likewise
 _MORE = 8.0  # an array grows at most so many times at once: the beginning may mislead
 
@@ -82,6 +83,9 @@ def read_table(path: Path, growing: bool = False) -> Table:
         raise RecordError(f"{path}:1: no column 'step'; found none: the header is empty.")
     if len(set(header)) < len(header):
         raise RecordError(f"{path}:1: a column name occurs twice: {brief(header)}.")
+    # Once a block of this size was freed, glibc no longer hands back the memory of each chunk,
+    # which the next one would have to map anew. Nothing is written to it.
+    np.empty(_KEPT, dtype=np.uint8)
     with path.open("rb") as file:
         parts = _Parts(path, header, delimiter, os.fstat(file.fileno()).st_size - start)
         file.seek(start)

@@ -107,25 +107,31 @@ class Rows:
         piece: Piece = {}
         if stop <= start:
             return piece
-        begin, end = int(self.steps[start]), int(self.steps[stop - 1]) + 1
+        begin = int(self.steps[start])
+        end = stopped = int(self.steps[stop - 1]) + 1
+        shared: dict[int, tuple[int, IntArray]] = {}  # steps of several columns: cut once
         for name, (at, values) in self.columns.items():
-            first, last = np.searchsorted(at, (begin, end))
-            if first == last:
+            if id(at) not in shared:
+                first, last = at.searchsorted((begin, stopped))
+                shared[id(at)] = (first, at[first:last])
+            first, steps = shared[id(at)]
+            if not len(steps):
                 continue
-            steps, numbers = at[first:last], self._rounded(name, values[first:last], percent)
-            piece[name] = (steps, numbers)
+            numbers = self._rounded(name, values[first : first + len(steps)], percent)
+            piece[name] = (steps, numbers.astype(np.float64))
             low, high = ranges.get(name, (1.0, 0.0))
-            if not (low <= numbers.min() and numbers.max() <= high):  # NaN too
-                wanted = np.flatnonzero(~((numbers >= low) & (numbers <= high)))
+            if not (low <= float(numbers.min()) and float(numbers.max()) <= high):  # NaN too
+                exact = piece[name][1]
+                wanted = np.flatnonzero(~((exact >= low) & (exact <= high)))
                 end = min(end, int(steps[wanted[0]]))
-        return before_step(piece, end)
+        return piece if end == stopped else before_step(piece, end)
 
     @staticmethod
-    def _rounded(name: str, values: npt.NDArray[Any], percent: bool) -> FloatArray:
+    def _rounded(name: str, values: npt.NDArray[Any], percent: bool) -> npt.NDArray[np.float32]:
         if percent and name != "chance" and MEASUREMENTS.get(name) == "fraction":
             values = values.astype(np.float64) / 100.0
         with np.errstate(over="ignore"):  # too large for float32 is inf
-            return values.astype(np.float32, copy=False).astype(np.float64)
+            return values.astype(np.float32, copy=False)
 
 
 def before_step(piece: Piece, step: int) -> Piece:
@@ -135,10 +141,13 @@ def before_step(piece: Piece, step: int) -> Piece:
     {'train_loss': (array([3]), array([0.5]))}
     """
     found = {}
+    shared: dict[int, IntArray] = {}
     for name, (steps, values) in piece.items():
-        count = int(np.searchsorted(steps, step))
-        if count:
-            found[name] = (steps[:count], values[:count])
+        if id(steps) not in shared:
+            shared[id(steps)] = steps[: int(steps.searchsorted(step))]
+        before = shared[id(steps)]
+        if len(before):
+            found[name] = (before, values[: len(before)])
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from grokwatch._readers.plain_cells import parse_plain
 from grokwatch._readers.tidy import brief
 from grokwatch._run import RecordError
 
-CHUNK = 4_000_000  # bytes
+CHUNK = 2_000_000  # bytes; the arrays of larger ones cost more to map than to fill
+_KEPT = 16_000_000  # likewise: more than the arrays of one chunk take together
 _HEADER = 1_000_000  # likewise
+_MORE = 8.0  # an array grows at most so many times at once: the beginning may mislead
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -80,8 +83,11 @@ def read_table(path: Path, growing: bool = False) -> Table:
         raise RecordError(f"{path}:1: no column 'step'; found none: the header is empty.")
     if len(set(header)) < len(header):
         raise RecordError(f"{path}:1: a column name occurs twice: {brief(header)}.")
-    parts = _Parts(path, header, delimiter)
+    # Once a block of this size was freed, glibc no longer hands back the memory of each chunk,
+    # which the next one would have to map anew. Nothing is written to it.
+    np.empty(_KEPT, dtype=np.uint8)
     with path.open("rb") as file:
+        parts = _Parts(path, header, delimiter, os.fstat(file.fileno()).st_size - start)
         file.seek(start)
         while block := file.read(CHUNK):
             rest = file.readline(LINE)
@@ -105,11 +111,12 @@ def read_table(path: Path, growing: bool = False) -> Table:
 class _Parts:
     """Collects chunks of rows."""
 
-    def __init__(self, path: Path, header: list[str], delimiter: str) -> None:
+    def __init__(self, path: Path, header: list[str], delimiter: str, size: int) -> None:
         self.path, self.header, self.delimiter = path, header, delimiter
         self._row, self._line = 0, 2
+        self._size, self._taken = size, 0  # bytes: of all rows, of those taken
         self._rows: list[list[range | IntArray]] = [[] for _ in header]
-        self._values: list[list[FloatArray]] = [[] for _ in header]
+        self._values = [Filling() for _ in header]
         self._text: list[tuple[int, str] | None] = [None for _ in header]
         self._lines: list[range | IntArray] = []
 
@@ -117,6 +124,7 @@ class _Parts:
         """Take whole lines."""
         if not chunk:
             return
+        self._taken += len(chunk)
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n")
         plain = chunk if self.delimiter == "," else chunk.replace(self.delimiter.encode(), b",")
@@ -125,16 +133,16 @@ class _Parts:
             self._add_cells(chunk)
             return
         filled, numbers = found
-        n = len(numbers)
+        n, more = len(numbers), self._size / self._taken
         for index in range(len(self.header)):
             if filled is None or filled[:, index].all():
-                self._rows[index].append(range(self._row, self._row + n))
-                self._values[index].append(numbers[:, index].copy())
+                _go_on(self._rows[index], self._row, n)
+                self._values[index].add(numbers[:, index], more)
             elif filled[:, index].any():
                 rows = np.flatnonzero(filled[:, index])
                 self._rows[index].append(rows + self._row)
-                self._values[index].append(numbers[rows, index])
-        self._lines.append(range(self._line, self._line + n))
+                self._values[index].add(numbers[rows, index], more)
+        _go_on(self._lines, self._line, n)
         self._row += n
         self._line += n
 
@@ -156,7 +164,7 @@ class _Parts:
             self._text[index] = self._text[index] or found.text[index]
             if rows:
                 self._rows[index].append(np.array(rows) + self._row)
-                self._values[index].append(np.array(found.values[index]))
+                self._values[index].add(np.array(found.values[index]))
         self._lines.append(np.array(found.lines, dtype=np.int64))
         self._row += len(found.lines)
         self._line = found.end
@@ -167,11 +175,53 @@ class _Parts:
         columns: dict[str, Column] = {}
         for name, text in zip(self.header, self._text, strict=True):
             index = len(columns)
-            values = np.concatenate([np.empty(0), *self._values[index]])
-            self._values[index] = []
+            values = self._values[index].values
             rows = everywhere if len(values) == self._row else _joined(self._rows[index])
             columns[name] = Column(rows, values, text)
         return Table(self.header, columns, _joined(self._lines))
+
+
+class Filling:
+    """An array that is filled bit by bit; room is made for what is still to come.
+
+    >>> filling = Filling()
+    >>> filling.add(np.array([1.0, 2.0]), more=2.0)
+    >>> filling.add(np.array([3.0]))
+    >>> filling.values
+    array([1., 2., 3.])
+    """
+
+    def __init__(self) -> None:
+        self._room = np.empty(0)
+        self._count = 0
+
+    def add(self, values: FloatArray, more: float = 1.0) -> None:
+        """Append values; about ``more`` times as many as so far are expected in the end."""
+        start, stop = self._count, self._count + len(values)
+        if stop > len(self._room):
+            room = np.empty(int(stop * min(max(1.05 * more, 1.25), _MORE)))
+            room[:start] = self.values
+            self._room = room
+        self._room[start:stop] = values
+        self._count = stop
+
+    @property
+    def values(self) -> FloatArray:
+        """Everything so far."""
+        return self._room[: self._count]
+
+
+def _go_on(parts: list[range | IntArray], start: int, count: int) -> None:
+    """Append so many rows or lines, to the last range if they follow it.
+
+    >>> parts = [range(2, 4)]
+    >>> _go_on(parts, 4, 3), parts
+    (None, [range(2, 7)])
+    """
+    if parts and isinstance(last := parts[-1], range) and last.stop == start:
+        parts[-1] = range(last.start, start + count)
+    else:
+        parts.append(range(start, start + count))
 
 
 def _joined(parts: list[range | IntArray]) -> IntArray:
@@ -181,4 +231,6 @@ def _joined(parts: list[range | IntArray]) -> IntArray:
     array([2, 3, 7, 8, 9])
     """
     arrays = [np.arange(p.start, p.stop) if isinstance(p, range) else p for p in parts]
+    if len(arrays) == 1:
+        return arrays[0]
     return np.concatenate([np.empty(0, dtype=np.int64), *arrays])

@@ -17,8 +17,8 @@ from grokwatch._readers.plain_cells import parse_plain
 from grokwatch._readers.tidy import brief
 from grokwatch._run import RecordError
 
-CHUNK = 2_000_000  # bytes; the arrays of larger ones cost more to map than to fill
-_KEPT = 16_000_000  # likewise: more than the arrays of one chunk take together
+CHUNK = 4_000_000  # bytes; a second core helps to read chunks from here on, larger ones cost memory
+_KEPT = 32_000_000  # likewise: more than the arrays of one chunk take together
 _HEADER = 1_000_000  # likewise
 _MORE = 8.0  # an array grows at most so many times at once: the beginning may mislead
 

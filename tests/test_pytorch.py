@@ -433,10 +433,11 @@ def test_of_two_validations_of_a_step_the_first_counts(tmp_path):
     assert grokwatch.replay(tmp_path / "run").final == watch.verdict
 
 
+@pytest.mark.filterwarnings("error")
 def test_warnings_made_errors_do_no_harm_either(caplog):
     model, optimizer, *_ = linear_regression()
     with grokwatch.watch(model, optimizer, budget=100) as watch:
-        watch.validate(accuracy=97.0)  # the tests run with warnings as errors
+        watch.validate(accuracy=97.0)
     assert "val_accuracy failed and is switched off" in caplog.text
     assert "percent" in caplog.text
 
@@ -460,6 +461,7 @@ class Noisy:
         pass
 
 
+@pytest.mark.filterwarnings("error")
 def test_warnings_inside_the_monitor_are_not_raised(caplog):
     model, optimizer, *_ = linear_regression()
     with np.errstate(all="raise"):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from grokwatch.history import FloatArray, History, Steps, Values
+from grokwatch.history import History, Steps, Values
 from grokwatch.ingest import FLOAT32_MAX, MEASUREMENTS, PROBED
 from grokwatch.signals.base import Signal
 from grokwatch.signals.phase import Phases
@@ -22,15 +19,8 @@ from grokwatch.state import take
 from grokwatch.verdict import Phase
 
 _REFIT_AFTER = 1.25  # a fit costs milliseconds: while a jump goes on it is renewed this rarely
+_NORMS = [name for name, kind in MEASUREMENTS.items() if kind == "norm" and name not in PROBED]
 _NO_FIT: dict[str, Any] = {"step": 0, "phase": None, "known": {}}
-
-
-class Quiet(NamedTuple):
-    """What may be put by unseen: closed ranges of training loss and accuracy, for so many rows."""
-
-    loss: tuple[float, float]
-    accuracy: tuple[float, float]
-    rows: int
 
 
 class Analyzer:
@@ -92,29 +82,24 @@ class Analyzer:
         self.spectral.extend(steps, losses)
         self.slingshot.extend_calm(steps, losses)
 
-    def extend_accuracy(self, steps: Sequence[int], accuracies: Sequence[float]) -> None:
-        """Take training accuracies that lay in the quiet range."""
-        self.history.extend("train_accuracy", steps, accuracies)
-        self.transition.extend_train(steps, accuracies)
-
     def mark(self) -> tuple[Phase, tuple[bool, bool], tuple[bool, bool], int]:
         """Changes exactly when there is an event: phase, what it rests on, number of spikes."""
         phases = self.phases
         return (phases.phase, phases.basis, phases.measured, self.slingshot.count)
 
-    def quiet(self) -> Quiet:
-        """Which training losses and accuracies, for how many rows, cannot change any verdict."""
-        loss = self.phases.quiet
-        if not self.slingshot.off:
-            loss = (max(loss[0], 0.0), min(loss[1], self.slingshot.threshold))
-        rows = self.slingshot.until_refresh
-        if (
-            self.slingshot.busy
-            or self.slingshot.armed_after != self.phases.t2  # the next row arms it
-            or self.extra_inputs & {"train_loss", "train_accuracy"}
-        ):
-            rows = 0
-        return Quiet(loss, self.phases.quiet_accuracy, rows)
+    def quiet_rows(self) -> tuple[int, dict[str, tuple[float, float]]]:
+        """So many rows, and the ranges of their measurements, that cannot change any verdict."""
+        ranges = self.quiet_columns()
+        if not ranges:
+            return 0, ranges
+        low, high, rows = self.slingshot.quiet
+        ranges["train_loss"] = (
+            max(ranges["train_loss"][0], low),
+            min(ranges["train_loss"][1], high),
+        )
+        for name in self.extra_inputs:  # somebody else's signal sees them one by one
+            ranges.pop(name, None)
+        return rows, ranges
 
     def quiet_columns(self) -> dict[str, tuple[float, float]]:
         """Measurement -> closed range that cannot change any verdict; {} = every row is wanted.
@@ -126,8 +111,7 @@ class Analyzer:
             return {}
         low, high = phases.quiet
         anything, size = (-FLOAT32_MAX, FLOAT32_MAX), (0.0, FLOAT32_MAX)
-        norms = [name for name, kind in MEASUREMENTS.items() if kind == "norm"]
-        ranges = {name: size for name in norms if name not in PROBED}
+        ranges = dict.fromkeys(_NORMS, size)
         ranges["train_loss"] = (low if self.slingshot.off else max(low, 0.0), high)
         ranges["train_accuracy"] = phases.quiet_accuracy
         ranges["val_loss"] = phases.quiet_val_loss
@@ -137,7 +121,7 @@ class Analyzer:
             ranges["chance"] = (0.0, 1.0)
         return ranges
 
-    def extend_quiet(self, name: str, steps: npt.NDArray[np.int64], values: FloatArray) -> None:
+    def extend_quiet(self, name: str, steps: Steps, values: Values) -> None:
         """Take measurements that lay in the quiet range, as if one by one."""
         if name == "train_loss":
             self.extend_loss(steps, values)

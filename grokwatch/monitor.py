@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy.typing as npt
 
 from grokwatch._bulk import Rows, before_step, extend, order
+from grokwatch._waiting import Waiting
 from grokwatch.analyzer import Analyzer
 from grokwatch.forecast.base import Forecaster, Settings
 from grokwatch.forecast.learned import shipped
@@ -96,9 +96,7 @@ class Monitor:
         self._resumed = False  # the next step may go back
         self._ignored_until: int | None = None  # re-observed after a resume: seen already
         self._verdict = Verdict(0, "unknown", None, None, "continue", "Nothing observed yet.")
-        # What the hot path has taken and the signals have not seen yet.
-        self._steps, self._losses = array("q"), array("f")
-        self._accuracy_steps, self._accuracies = array("q"), array("f")
+        self._waiting = Waiting()  # what the signals have not seen yet
         self._plan()
 
     @property
@@ -163,40 +161,28 @@ class Monitor:
             ValueError: an accuracy outside its range, a step going backwards, a measurement that
                 came twice for one step with different values. Nothing is changed then.
         """
-        # The hot path: nothing here can change any verdict, so the numbers are only put by.
-        if self._room <= 0 and self._steps:
+        # The hot path: a row that cannot change any verdict only waits.
+        waiting = self._waiting
+        if waiting.rows and waiting.rows >= waiting.room:
             self._absorb()
             self._plan()
-        if (
-            type(step) is int
+        quiet = (
+            waiting.rows < waiting.room
+            and type(step) is int
             and self._last_step < step < self._next_evaluation
-            and type(train_loss) is float
-            and self._loss_low <= train_loss <= self._loss_high
-            and self._room > 0
-            and val_loss is None
+        )
+        if (
+            val_loss is None
             and val_accuracy is None
             and val_margin is None
             and grad_norm is None
             and weight_norm is None
             and not others
         ):
-            if train_accuracy is None:
-                pass
-            elif (
-                type(train_accuracy) is float
-                and self._accuracy_low <= train_accuracy <= self._accuracy_high
-            ):
-                self._accuracy_steps.append(step)
-                self._accuracies.append(train_accuracy)
-            else:
-                return self._update(
-                    step, {"train_loss": train_loss, "train_accuracy": train_accuracy}
-                )
-            self._last_step = step
-            self._room -= 1
-            self._steps.append(step)
-            self._losses.append(train_loss)
-            return self._verdict
+            if quiet and waiting.take_loss(step, train_loss, train_accuracy):
+                self._last_step = step
+                return self._verdict
+            return self._update(step, {"train_loss": train_loss, "train_accuracy": train_accuracy})
         arrived = {
             "train_loss": train_loss,
             "train_accuracy": train_accuracy,
@@ -207,7 +193,11 @@ class Monitor:
             "weight_norm": weight_norm,
             **others,
         }
-        return self._update(step, arrived)
+        row = {name: value for name, value in arrived.items() if value is not None}
+        if quiet and waiting.take(step, row):
+            self._last_step = step
+            return self._verdict
+        return self._update(step, row)
 
     def extend(self, columns: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]) -> list[Verdict]:
         """Take many measurements at once: what :meth:`update` row by row would do, but faster.
@@ -292,19 +282,9 @@ class Monitor:
         return bool(measured)
 
     def _absorb(self) -> None:
-        """Hand what the hot path put by to the signals."""
-        if not self._steps:
-            return
-        steps, losses = self._steps.tolist(), self._losses.tolist()
-        self._analyzer.extend_loss(steps, losses)
-        self._row = {"train_loss": losses[-1]}
-        del self._steps[:], self._losses[:]
-        if self._accuracies:
-            at, accuracies = self._accuracy_steps.tolist(), self._accuracies.tolist()
-            self._analyzer.extend_accuracy(at, accuracies)
-            if at[-1] == steps[-1]:
-                self._row["train_accuracy"] = accuracies[-1]
-            del self._accuracy_steps[:], self._accuracies[:]
+        """Hand what waits to the signals."""
+        if self._waiting.rows:
+            self._row = self._waiting.hand_over(self._analyzer, self._last_step)
 
     def _take_quiet(self, rows: Rows, start: int, most: int) -> int:
         """Take rows from ``start`` on as long as none can change any verdict; how many."""
@@ -333,11 +313,9 @@ class Monitor:
         return rows.at(self._last_step + 1) - start
 
     def _plan(self) -> None:
-        """Set the range of losses and accuracies that the hot path may put by."""
-        quiet = self._analyzer.quiet()
-        self._loss_low, self._loss_high = quiet.loss
-        self._accuracy_low, self._accuracy_high = (1.0, 0.0) if self._percent else quiet.accuracy
-        self._room = 0 if self._resumed or self.catching_up else quiet.rows
+        """Settle what may wait from now on."""
+        at_once = self._resumed or self.catching_up
+        self._waiting.plan(self._analyzer, self._percent, at_once)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as plain JSON-able Python (at most 64 kB)."""

@@ -81,7 +81,7 @@ class Slow(Monitor):
 
     def _plan(self):
         super()._plan()
-        self._room = 0
+        self._waiting.room = 0
 
 
 def random_rows(seed: int, length: int = 160) -> Rows:
@@ -212,6 +212,13 @@ def test_however_a_run_arrives_its_verdicts_are_the_same(seed):
     agree(want, whole(seed, rows, split=True, dress=True, look=True, restart=True))
 
 
+@settings(deadline=None, max_examples=6, phases=NO_SHRINKING)
+@given(st.integers(0, 10**9))
+def test_rows_that_waited_long_change_nothing(seed):
+    rows = random_rows(seed, 4000)
+    agree(whole(seed, rows, Slow), whole(seed, rows))
+
+
 @pytest.mark.parametrize("name", ["slingshot", "grokker"])
 def test_a_real_run_arrives_in_two_ways(name):
     rows = [row for row in recorded(name).rows() if row[0] <= 3000]
@@ -245,10 +252,10 @@ def test_the_hot_path_is_used():
     monitor = Monitor(budget=10_000, chance=0.1)
     slow = 0
     for step in range(5000):
-        before = len(monitor._steps)
+        before = monitor._waiting.rows
         monitor.update(step, train_loss=1e-3 + 1 / (step + 1), train_accuracy=min(1.0, step / 300))
-        slow += len(monitor._steps) != before + 1
-    assert slow < 700
+        slow += monitor._waiting.rows != before + 1
+    assert slow < 250
 
 
 @settings(deadline=None, max_examples=8, phases=NO_SHRINKING)

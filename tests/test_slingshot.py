@@ -299,3 +299,39 @@ def test_a_saved_state_stands_alone():
     text = json.dumps(saved)
     slingshot.update(302, "train_loss", 100.0)
     assert json.dumps(saved) == text
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**9))
+def test_losses_in_the_quiet_range_start_no_spike(seed):
+    random = np.random.default_rng(seed)
+    slingshot = Slingshot()
+    slingshot.arm(0)
+    level, step = 10.0 ** random.uniform(-9, 1), 0
+    for _ in range(30):
+        for loss in level * np.exp(random.normal(0, random.choice([0.01, 0.3, 0.5]), 70)):
+            step += 1
+            slingshot.update(step, "train_loss", float(np.float32(loss)))
+        if slingshot.busy:
+            continue
+        low, high, rows = slingshot.quiet
+        count = slingshot.count
+        worst = np.array([low, low, low, high, np.sqrt(max(low, 1e-30) * high)])
+        for loss in random.choice(worst[: random.integers(2, 6)], rows):
+            step += 1
+            slingshot.update(step, "train_loss", float(np.float32(loss)))
+            assert slingshot.count == count and not slingshot.busy
+        level = 10.0 ** random.uniform(-9, 1)
+
+
+def test_how_many_losses_may_wait():
+    slingshot = Slingshot()
+    assert slingshot.quiet[2] == 1024  # it does not look yet
+    slingshot.arm(0)
+    assert slingshot.quiet[2] == 32
+    for step, loss in zip(*quiet_curve(300), strict=True):
+        slingshot.update(step, "train_loss", loss)
+    low, high, rows = slingshot.quiet
+    assert low < 1e-3 < high < slingshot.threshold and rows == 1024
+    slingshot.update(301, "train_loss", 6e-3)  # far from the lowest, and yet no spike
+    assert slingshot.quiet[1:] == (slingshot.threshold, slingshot.until_refresh)

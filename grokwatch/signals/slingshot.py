@@ -24,6 +24,7 @@ _FLOOR = 1e-12
 # A float32 cross-entropy comes in quanta of 1.2e-7 an example; a mean below that is rounding noise.
 _QUANTUM = 2.0**-23
 _BLOCK = 32  # losses between two refreshes of the baseline
+_WAITING = 1024  # most losses taken before they are looked at; memory stays bounded
 _GROUP = 8  # many losses are looked at together, then by eighths where a spike may be
 _MARGIN = 1e-6  # decades; more than rounding a threshold to float32 can matter
 _MAD_TO_SIGMA = 1.4826
@@ -96,6 +97,26 @@ class Slingshot:
     def until_refresh(self) -> int:
         """How many more calm losses until the baseline is recomputed."""
         return _BLOCK if self.off else _BLOCK - self._seen % _BLOCK
+
+    @property
+    def quiet(self) -> tuple[float, float, int]:
+        """Losses in this closed range start no spike, so many of them; while none is under way.
+
+        Whatever the baselines to come, none lies below the lowest loss they are taken from. Where
+        recent losses keep so close together that this tells enough, many may wait together.
+        """
+        if self.off:
+            return (-FLOAT32_MAX, FLOAT32_MAX, _WAITING)
+        if self._armed_after is None:
+            return (0.0, FLOAT32_MAX, _WAITING)
+        if len(self._calm):
+            levels = self._calm.values
+            low = float(levels.min()) / 2.0  # room for a loss that falls
+            lowest = math.log10(max(low, _QUANTUM))
+            high = self._threshold(lowest + self.min_decades - _MARGIN)
+            if float(levels.max()) <= high:
+                return (float32(low), min(high, self.threshold), _WAITING)
+        return (0.0, self.threshold, self.until_refresh)
 
     @property
     def onset(self) -> int | None:

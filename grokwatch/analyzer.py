@@ -18,7 +18,7 @@ from grokwatch.signals.trend import trends
 from grokwatch.state import take
 from grokwatch.verdict import Phase
 
-_REFIT_AFTER = 1.25  # a fit costs milliseconds: while a jump goes on it is renewed this rarely
+_REFIT_AFTER = 1.5  # a fit costs milliseconds: while a jump goes on it is renewed this rarely
 _NORMS = [name for name, kind in MEASUREMENTS.items() if kind == "norm" and name not in PROBED]
 _NO_FIT: dict[str, Any] = {"step": 0, "phase": None, "known": {}}
 
@@ -163,7 +163,7 @@ class Analyzer:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _refitted(self, step: int, last: dict[str, Any]) -> dict[str, Any]:
-        """The fit of the jump, made anew if the phase is new or the run a quarter longer."""
+        """The fit of the jump, made anew if the phase is new or the run half as long again."""
         t4, phase = self.phases.t4, self.phases.phase
         over = t4 is not None and step > 2 * t4 + 100
         stale = phase != last["phase"] or step >= _REFIT_AFTER * last["step"]

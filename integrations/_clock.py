@@ -29,6 +29,7 @@ class Clock:
         moved: grows with every step, whatever the user says.
         probed: optimiser steps seen by the probe.
         measured: norms that wait for the row of their step.
+        driven: whether an optimizer counts the steps.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Clock:
         self.step = self.moved = self.probed = 0
         self._model, self._measures, self._fault = model, measures, fault
         self.measured: dict[str, Number] = {}
-        self._driven = bool(optimizers)
+        self.driven = bool(optimizers)
         self._probe = NormProbe(model, norms_every) if optimizers and norms_every else None
         self._plan()
         self._handles: list[Any] = []
@@ -58,11 +59,11 @@ class Clock:
 
     def batch(self, step: Any) -> int:
         """A training batch has come: the step it belongs to."""
-        if not self._driven:
+        if not self.driven:
             self.moved += 1
         if step is not None:
             self.step = check_step(step)
-        elif not self._driven:
+        elif not self.driven:
             self.step += 1
         return self.step
 

@@ -156,6 +156,10 @@ class Ranks:
             self._rank = rank()
         return self._rank is not None
 
+    def look(self) -> None:
+        """Look for a process group when next asked."""
+        self._unseen = 0
+
     @property
     def judges(self) -> bool:
         """Whether this is the process that judges and writes."""

@@ -67,6 +67,23 @@ class Drain:
             else:
                 self._open[name] = value
 
+    def quick(self, step: int, loss: Any, accuracy: Any = None) -> bool:
+        """Take the first batch of a step, if it is but numbers here; else leave it to `train`."""
+        full = len(self._rows) >= _ROWS or time.monotonic() - self._drained > _SECONDS
+        if full or step == self._open_step or step == self.closed:
+            return False
+        loss = _at_hand(loss)
+        if loss is None:
+            return False
+        row = {"train_loss": loss}
+        if accuracy is not None:
+            row["train_accuracy"] = accuracy = _at_hand(accuracy)
+            if accuracy is None:
+                return False
+        self._close_step()
+        self._open_step, self._open = step, row
+        return True
+
     def now(self, step: int, measured: Mapping[str, Any]) -> None:
         """Take a row and drain, as one with the training batches of that step so far."""
         kept = self._kept(measured, _first)
@@ -148,14 +165,22 @@ def _first(name: str, value: Any) -> Any:
 
     Further batches are added to it in float32, on their device.
     """
+    number = _at_hand(value)
+    return _keep(name, value) if number is None else number
+
+
+def _at_hand(value: Any) -> float | None:
+    """The number, if it can be had without waiting for a device."""
+    if type(value) is float:
+        return value
     if _AT_ONCE and type(value) is torch.Tensor and value.is_cpu:
         try:
             number = value.item()
         except Exception:
-            return _keep(name, value)  # says what is wrong
+            return None  # :func:`_keep` says what is wrong
         if type(number) is float:
             return number
-    return _keep(name, value)
+    return None
 
 
 def _keep(name: str, value: Any) -> Any:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+
+from grokwatch.integrations._norms_small import SMALL, FloatArray, cosine_distance, flat, norm
 
 #: The update angle needs a copy of all weights for one step; larger models do without it.
 MAX_PARAMETERS_FOR_ANGLE = 10_000_000
@@ -32,29 +35,61 @@ class NormProbe:
         self.parameters = [p for p in model.parameters() if p.numel()]
         matrices = [p for p in self.parameters if p.ndim >= 2]
         self.last_layer = matrices[-1] if matrices else None
-        self._angle = sum(p.numel() for p in self.parameters) <= MAX_PARAMETERS_FOR_ANGLE
-        self._before: list[torch.Tensor] | None = None
+        entries = sum(p.numel() for p in self.parameters)
+        self._angle, self._small = entries <= MAX_PARAMETERS_FOR_ANGLE, entries <= SMALL
+        self._before: list[torch.Tensor] | FloatArray | None = None
 
     def next_after(self, step: int) -> int:
         """The first optimiser step after ``step`` (numbered from 1) that is measured."""
         return step - step % self.every + self.every if step > 0 else 1
 
-    @torch.no_grad()
     def before_step(self) -> None:
         """Keep the weights for the update angle."""
         if self._angle:
-            self._before = [p.detach().clone() for p in self.parameters]
+            self._before = flat(self.parameters) if self._small else None
+            if self._before is None:
+                self._before = [p.detach().clone() for p in self.parameters]
 
-    @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Number]:
         """What can be measured right after an optimiser step."""
+        before, self._before = self._before, None
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        after = flat(self.parameters) if self._small else None
+        if after is None:
+            moved = before if isinstance(before, list) else None
+            found = self._of_tensors(grads, moved)
+        else:
+            found = self._of_vectors(
+                after, grads, before if isinstance(before, np.ndarray) else None
+            )
+        if optimizer.param_groups:
+            found["learning_rate"] = optimizer.param_groups[0]["lr"]
+        return found
+
+    def _of_vectors(
+        self, after: FloatArray, grads: list[torch.Tensor], before: FloatArray | None
+    ) -> dict[str, Number]:
+        found: dict[str, Number] = {"weight_norm": norm(after)}
+        last = None if self.last_layer is None else flat([self.last_layer])
+        if last is not None:
+            found["last_layer_norm"] = norm(last)
+        gradient = flat(grads)
+        if gradient is not None:
+            found["grad_norm"] = norm(gradient)
+        if before is not None:
+            found["update_cosine_distance"] = cosine_distance(before, after)
+        return found
+
+    @torch.no_grad()
+    def _of_tensors(
+        self, grads: list[torch.Tensor], before: list[torch.Tensor] | None
+    ) -> dict[str, Number]:
         after = [p.detach() for p in self.parameters]
         groups: dict[str, Sequence[torch.Tensor]] = {
             "weight_norm": after,
             "last_layer_norm": [] if self.last_layer is None else [self.last_layer.detach()],
-            "grad_norm": [p.grad for p in self.parameters if p.grad is not None],
+            "grad_norm": grads,
         }
-        before, self._before = self._before, None
         move = Move(before, after) if before else None
         if move is not None:
             groups |= {"before": move.before, "moves": move.moves}
@@ -64,8 +99,6 @@ class NormProbe:
             found["update_cosine_distance"] = move.cosine_distance(
                 norms["before"], norms["weight_norm"], norms["moves"]
             )
-        if optimizer.param_groups:
-            found["learning_rate"] = optimizer.param_groups[0]["lr"]
         return found
 
 

@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import scipy.optimize  # the fit of a jump needs it: not in the middle of a training
+import scipy.special  # noqa: F401
+
 from grokwatch.ingest import MEASUREMENTS, StepError
 from grokwatch.integrations._deferred import at_once, deferred
 from grokwatch.integrations._destinations import RECORD, Destinations

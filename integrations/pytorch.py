@@ -24,6 +24,8 @@ from grokwatch.integrations._pipeline import Pipeline, plain
 from grokwatch.monitor import Monitor
 from grokwatch.verdict import STOPS, Recommendation, Verdict, check_stop_on
 
+_QUICK = 50  # batches
+
 
 class Watch:
     """Follows a training loop; made by :func:`grokwatch.watch`.
@@ -102,6 +104,7 @@ class Watch:
         prober.watch(model, optimizers, ranks, outlet)
         self._before_stop = BeforeStop(on_stop, model, optimizers, self._pipeline)
         self._closed = False
+        self._quick = 0  # so many batches may go to the drain at once, before all is asked again
         self._finish = weakref.finalize(self, self._pipeline.finish)
 
     # -- what a training loop calls -------------------------------------------------------------
@@ -129,9 +132,21 @@ class Watch:
             step: the optimiser step, if not the optimizer's own count.
             **others: further measurements that the monitor knows.
         """
+        if (
+            self._quick
+            and step is None
+            and logits is None
+            and not others
+            and not self._clock.measured
+            and not self._prober.measured
+            and self._drain.quick(self._clock.step, loss, accuracy)
+        ):
+            self._quick -= 1
+            return
         if self._closed:
             return
         try:
+            self._quick = self._quick - 1 if self._quick else self._quick_rows()
             at = self._clock.batch(step)
             if not self._takes():
                 return
@@ -223,6 +238,7 @@ class Watch:
         """Remove every hook, judge and write what is left; harmless if called twice."""
         if not self._closed:
             self._closed = True
+            self._quick = 0
             self._ranks.works = False
             self._finish.detach()
             self._pipeline.close()
@@ -243,7 +259,15 @@ class Watch:
         Raises:
             ValueError: the state is of another version or other thresholds, or broken.
         """
+        self._quick = 0
         self._pipeline.load_state_dict(state)
+
+    def _quick_rows(self) -> int:
+        """How many batches may follow this one without asking who judges and whether it works."""
+        if not self._clock.driven or self._prober.lacks_batch:
+            return 0
+        self._ranks.look()
+        return _QUICK if self._takes() else 0
 
     def _takes(self) -> bool:
         return self._ranks.judges and self._outlet.works()

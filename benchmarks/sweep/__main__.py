@@ -6,8 +6,8 @@
 
 Each recorded sweep is run again in random launch orders by eight workers, through
 ``SweepForecast`` (three trials an order are judged by a real ``Monitor`` as well and must be
-stopped at the same step) and through Optuna's pruners. Figures are for trials that begin after
-thirty have ended, the control arm excluded.
+stopped at the same step) and through Optuna's pruners and Ray's schedulers. Figures are for trials
+that begin after thirty have ended, the control arm excluded.
 
 saved: mean of 1 - stop / budget over trials that neither generalise nor diverge, [least, most] of
 the orders. killed: trials that generalise, stopped before they had, of all such in all orders, and
@@ -115,11 +115,15 @@ def table(name: str, trials: list[Recorded], orders: int) -> None:
         print(f"      control arms: {killed} of {good} that generalised would have been stopped")
         for rule in sorted(set(rules)):
             print(f"      at the end: {rules.count(rule)} x {rule}", flush=True)
+
+
+def engines(trials: list[Recorded], orders: int) -> None:
+    """Print the lines of the engines' own pruners."""
     for label, make in PRUNERS.items():
         score = Score(trials)
         for seed in range(orders):
             score.add(*pruned(trials, make, seed))
-        print(score.line(f"Optuna: {label}"), flush=True)
+        print(score.line(label), flush=True)
 
 
 def main() -> None:
@@ -128,12 +132,18 @@ def main() -> None:
     parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=list(SWEEPS))
     parser.add_argument("--records", type=Path, help="a folder of CSV files with sidecars")
     parser.add_argument("--orders", type=int, default=10)
+    parser.add_argument("--engines", action="store_true", help="only the engines' own pruners")
     options = parser.parse_args()
     if options.records is not None:
-        table(str(options.records.name), from_folder(options.records), options.orders)
-        return
-    for name in options.sweeps:
-        table(name, recorded_sweep(name), options.orders)
+        sweeps = {options.records.name: from_folder(options.records)}
+    else:
+        sweeps = {name: recorded_sweep(name) for name in options.sweeps}
+    for name, trials in sweeps.items():
+        if options.engines:
+            print(f"\n{name}: {len(trials)} trials; {options.orders} launch orders", flush=True)
+        else:
+            table(name, trials, options.orders)
+        engines(trials, options.orders)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m benchmarks.sweep                              # every sweep; an hour of one core
     python -m benchmarks.sweep --sweeps grid times --orders 10
+    python -m benchmarks.sweep --engines Ray                # its own schedulers alone
     python -m benchmarks.sweep --records FOLDER             # of examples/phase_diagram.py
 
 Each recorded sweep is run again in random launch orders by eight workers, through
@@ -117,9 +118,11 @@ def table(name: str, trials: list[Recorded], orders: int) -> None:
             print(f"      at the end: {rules.count(rule)} x {rule}", flush=True)
 
 
-def engines(trials: list[Recorded], orders: int) -> None:
+def engines(trials: list[Recorded], orders: int, wanted: list[str]) -> None:
     """Print the lines of the engines' own pruners."""
     for label, make in PRUNERS.items():
+        if not label.startswith(tuple(wanted)):
+            continue
         score = Score(trials)
         for seed in range(orders):
             score.add(*pruned(trials, make, seed))
@@ -132,7 +135,9 @@ def main() -> None:
     parser.add_argument("--sweeps", nargs="*", default=list(SWEEPS), choices=list(SWEEPS))
     parser.add_argument("--records", type=Path, help="a folder of CSV files with sidecars")
     parser.add_argument("--orders", type=int, default=10)
-    parser.add_argument("--engines", action="store_true", help="only the engines' own pruners")
+    parser.add_argument(
+        "--engines", nargs="+", metavar="NAME", help="only pruners of these engines"
+    )
     options = parser.parse_args()
     if options.records is not None:
         sweeps = {options.records.name: from_folder(options.records)}
@@ -143,7 +148,7 @@ def main() -> None:
             print(f"\n{name}: {len(trials)} trials; {options.orders} launch orders", flush=True)
         else:
             table(name, trials, options.orders)
-        engines(trials, options.orders)
+        engines(trials, options.orders, options.engines or ["Optuna", "Ray"])
 
 
 if __name__ == "__main__":

@@ -36,8 +36,11 @@ class Engine(Protocol):
     def ask(self) -> Any:
         """A new trial."""
 
-    def report(self, trial: Any, report: int, value: float) -> bool:
-        """Take the value of a trial's n-th report; whether the trial may go on."""
+    def report(self, trial: Any, report: int, value: float) -> None:
+        """Take the value of a trial's n-th report."""
+
+    def goes_on(self, trial: Any, report: int, value: float) -> bool:
+        """Whether a trial that is not over may go on after that report."""
 
     def tell(self, trial: Any, report: int, value: float, pruned: bool) -> None:
         """A trial is over."""
@@ -59,9 +62,12 @@ class Optuna:
         """A new trial."""
         return self._study.ask()
 
-    def report(self, trial: optuna.Trial, report: int, value: float) -> bool:
-        """Take a value; whether the trial may go on."""
+    def report(self, trial: optuna.Trial, report: int, value: float) -> None:
+        """Take a value."""
         trial.report(value, report)
+
+    def goes_on(self, trial: optuna.Trial, report: int, value: float) -> bool:
+        """Whether the trial may go on."""
         return not trial.should_prune()
 
     def tell(self, trial: optuna.Trial, report: int, value: float, pruned: bool) -> None:
@@ -85,14 +91,18 @@ class Ray:
         self._scheduler.on_trial_add(self._controller, trial)
         return trial
 
-    def report(self, trial: Trial, report: int, value: float) -> bool:
-        """Take a value; whether the trial may go on."""
+    def report(self, trial: Trial, report: int, value: float) -> None:
+        """Ray's schedulers take it and answer at once, see :meth:`goes_on` and :meth:`tell`."""
+
+    def goes_on(self, trial: Trial, report: int, value: float) -> bool:
+        """Whether the trial may go on."""
         said = self._scheduler.on_trial_result(self._controller, trial, _result(report, value))
         return bool(said != TrialScheduler.STOP)
 
     def tell(self, trial: Trial, report: int, value: float, pruned: bool) -> None:
-        """A trial is over."""
-        self._scheduler.on_trial_complete(self._controller, trial, _result(report, value))
+        """A trial is over; one that the scheduler itself stopped it does not hear of again."""
+        if not pruned:
+            self._scheduler.on_trial_complete(self._controller, trial, _result(report, value))
 
 
 def _result(report: int, value: float) -> dict[str, Any]:
@@ -163,10 +173,10 @@ def pruned(
         step = report * budget / REPORTS
         steps, accuracies = recorded.run.columns["val_accuracy"]
         value = float(accuracies[np.searchsorted(steps, step, side="right") - 1])
-        goes_on = engine.report(trial, report, value)
+        engine.report(trial, report, value)
         if report == REPORTS or step >= recorded.end:
             engine.tell(trial, report, value, pruned=False)
-        elif not goes_on:
+        elif not engine.goes_on(trial, report, value):
             engine.tell(trial, report, value, pruned=True)
             stop[k] = step
         else:

@@ -83,7 +83,7 @@ class Waiting:
         return True
 
     def take(self, step: int, row: Mapping[str, Any]) -> bool:
-        """Put a row by and say so, or leave it be; its step is a new one."""
+        """Put a row by and say so, or leave it be; it is not empty, and its step is new."""
         for name, value in row.items():
             low, high = self._ranges.get(name, _NOTHING)
             if type(value) is not float or not low <= value <= high:
@@ -96,7 +96,10 @@ class Waiting:
         return True
 
     def hand_over(self, analyzer: Analyzer, last: int) -> dict[str, float]:
-        """Hand what waits to the signals; gives the row of the step ``last``."""
+        """Hand what waits to the signals; gives the row of the step ``last``.
+
+        No row may wait again until :meth:`plan` has asked anew.
+        """
         row: dict[str, float] = {}
         for name, (steps, values) in self._columns.items():
             if steps:
@@ -109,7 +112,7 @@ class Waiting:
                     np.array(values, dtype=np.float64) if many else values.tolist(),
                 )
                 del steps[:], values[:]
-        self.rows = 0
+        self.rows = self.room = 0
         return row
 
 

@@ -144,9 +144,9 @@ class Analyzer:
         if not again:
             self._fits[0] = self._fits[1]
         self._fits[1] = self._refitted(step, self._fits[0])
-        found = {
-            name: bins.last[1] for name, bins in self.history.bins.items() if bins.last is not None
-        }
+        bins = self.history.bins
+        known = {name: bins[name] for name in MEASUREMENTS if name in bins} | bins  # in one order
+        found = {name: kept.last[1] for name, kept in known.items() if kept.last is not None}
         found.update(self.probed)
         found.update(self.phases.values())
         found.update(self.slingshot.values())

@@ -194,7 +194,7 @@ class Monitor:
             **others,
         }
         row = {name: value for name, value in arrived.items() if value is not None}
-        if quiet and waiting.take(step, row):
+        if quiet and row and waiting.take(step, row):
             self._last_step = step
             return self._verdict
         return self._update(step, row)

@@ -219,6 +219,34 @@ def test_rows_that_waited_long_change_nothing(seed):
     agree(whole(seed, rows, Slow), whole(seed, rows))
 
 
+def test_a_row_of_nothing_is_no_row():
+    monitor = Monitor(budget=100)
+    for step in (1, 2, 3):
+        monitor.update(step, train_loss=1.0)
+    before = monitor.state_dict()
+    monitor.update(4)
+    monitor.update(4, learning_rate=None)
+    assert monitor.last_step == 3 and monitor.state_dict() == before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_calls_that_say_nothing_new_change_nothing(seed):
+    # They end the waiting, and what may wait from then on is another question.
+    r = np.random.default_rng(seed)
+    quick, slow = Monitor(budget=10**5, chance=0.1), Slow(budget=10**5, chance=0.1)
+    loss, level = 1.0, 1.0
+    for step in range(1, 1500):
+        level *= r.choice([1.0, 1.0, 1.0, 30.0, 1 / 30]) if step % 97 == 0 else 1.0
+        loss = float(np.float32(1e-3 * level * np.exp(r.normal(0, 0.6))))
+        row = {"train_loss": loss, "train_accuracy": 1.0}
+        for monitor in (quick, slow):
+            monitor.update(step, **row)
+            if r.random() < 0.1 and monitor is quick:
+                monitor.update(step, **row)
+                monitor.update(step, val_loss=None)
+        assert quick.verdict.as_dict() == slow.verdict.as_dict()
+
+
 @pytest.mark.parametrize("name", ["slingshot", "grokker"])
 def test_a_real_run_arrives_in_two_ways(name):
     rows = [row for row in recorded(name).rows() if row[0] <= 3000]

@@ -102,16 +102,18 @@ class Waiting:
         """
         row: dict[str, float] = {}
         for name, (steps, values) in self._columns.items():
-            if steps:
-                if steps[-1] == last:
-                    row[name] = values[-1]
-                many = len(steps) >= _MANY
+            count = min(len(steps), len(values))  # a Ctrl-C may have come between the two
+            if count:
+                at, kept = steps[:count], values[:count]
+                del steps[:], values[:]
+                if at[-1] == last:
+                    row[name] = kept[-1]
+                many = count >= _MANY
                 analyzer.extend_quiet(
                     name,
-                    np.array(steps, dtype=np.int64) if many else steps.tolist(),
-                    np.array(values, dtype=np.float64) if many else values.tolist(),
+                    np.array(at, dtype=np.int64) if many else at.tolist(),
+                    np.array(kept, dtype=np.float64) if many else kept.tolist(),
                 )
-                del steps[:], values[:]
         self.rows = self.room = 0
         return row
 

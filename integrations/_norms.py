@@ -50,6 +50,7 @@ class NormProbe:
             if self._before is None:
                 self._before = [p.detach().clone() for p in self.parameters]
 
+    @np.errstate(all="ignore")  # NaN and inf are news, not mistakes
     def after_step(self, optimizer: torch.optim.Optimizer) -> dict[str, Number]:
         """What can be measured right after an optimiser step."""
         before, self._before = self._before, None
@@ -76,6 +77,9 @@ class NormProbe:
         gradient = flat(grads)
         if gradient is not None:
             found["grad_norm"] = norm(gradient)
+        else:
+            with torch.no_grad():
+                found |= _norms({"grad_norm": grads})
         if before is not None:
             found["update_cosine_distance"] = cosine_distance(before, after)
         return found

@@ -24,13 +24,15 @@ def flat(tensors: Sequence[torch.Tensor]) -> FloatArray | None:
     array([1., 1., 0.])
     >>> flat([torch.ones(2, dtype=torch.bfloat16)])
     """
-    parts = []
     for tensor in tensors:
         readable = tensor.is_cpu and tensor.dtype in _REAL and tensor.layout is torch.strided
         if type(tensor) not in _PLAIN or not readable:
             return None
-        parts.append(tensor.detach().numpy().reshape(-1))
-    return np.concatenate(parts, dtype=np.float64) if parts else None
+    if not tensors:
+        return None
+    # A tensor that numpy looks into can never be resized again: it may only see a copy.
+    copy = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    return copy.to(torch.float64).numpy()
 
 
 def norm(vector: FloatArray) -> float:

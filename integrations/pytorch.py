@@ -132,20 +132,20 @@ class Watch:
             step: the optimiser step, if not the optimizer's own count.
             **others: further measurements that the monitor knows.
         """
-        if (
-            self._quick
-            and step is None
-            and logits is None
-            and not others
-            and not self._clock.measured
-            and not self._prober.measured
-            and self._drain.quick(self._clock.step, loss, accuracy)
-        ):
-            self._quick -= 1
-            return
         if self._closed:
             return
         try:
+            if (
+                self._quick
+                and step is None
+                and logits is None
+                and not others
+                and not self._clock.measured
+                and not self._prober.measured
+                and self._drain.quick(self._clock.step, loss, accuracy)
+            ):
+                self._quick -= 1
+                return
             self._quick = self._quick - 1 if self._quick else self._quick_rows()
             at = self._clock.batch(step)
             if not self._takes():
@@ -264,7 +264,7 @@ class Watch:
 
     def _quick_rows(self) -> int:
         """How many batches may follow this one without asking who judges and whether it works."""
-        if not self._clock.driven or self._prober.lacks_batch:
+        if not self._clock.driven or self._prober.lacks_batch or not self._takes():
             return 0
         self._ranks.look()
         return _QUICK if self._takes() else 0

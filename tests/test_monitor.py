@@ -229,6 +229,16 @@ def test_a_row_of_nothing_is_no_row():
     assert monitor.last_step == 3 and monitor.state_dict() == before
 
 
+def test_a_row_cut_in_two_by_ctrl_c_costs_itself_alone():
+    monitor = Monitor(budget=10_000)
+    for step in range(1, 5000):
+        if step % 777 == 0 and monitor._waiting.rows:
+            monitor._waiting._columns["train_loss"][0].append(step)  # and no value to it
+            continue
+        monitor.update(step, train_loss=1.0 + 1 / step)
+    assert 4985 < monitor._analyzer.history["train_loss"].count + monitor._waiting.rows < 5000
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_calls_that_say_nothing_new_change_nothing(seed):
     # They end the waiting, and what may wait from then on is another question.

@@ -201,3 +201,50 @@ def test_a_probe_that_fails_is_told_once_and_left_out():
                 watch.train(loss=loss)
     assert len(told) == 1
     assert watch.verdict.step == 5
+
+
+def test_weights_and_gradients_can_be_resized_afterwards():
+    model, x, y = model_and_data()
+    measure(model, torch.optim.SGD(model.parameters(), lr=0.1), x, y)
+    weight = model[0].weight
+    weight.grad.resize_(5, 4)
+    weight.data.resize_(5, 4)
+    weight.untyped_storage().resize_(0)
+
+
+def negative_view():
+    return torch.complex(torch.zeros(3, 4), torch.ones(3, 4)).conj().imag
+
+
+@pytest.mark.parametrize("grad", [negative_view, lambda: torch._efficientzerotensor(3, 4)])
+def test_gradients_that_are_views_of_a_kind(grad):
+    model = torch.nn.Linear(4, 3, bias=False)
+    model.weight.grad = grad()
+    found = NormProbe(model, 1).after_step(torch.optim.SGD(model.parameters(), lr=0.1))
+    want = np.linalg.norm(model.weight.grad.clone().numpy())
+    assert float(found["grad_norm"]) == pytest.approx(want)
+
+
+class Subclass(torch.Tensor):
+    """A gradient of somebody's own type."""
+
+
+def test_a_gradient_of_another_type_than_the_weights_has_its_norm():
+    model = torch.nn.Linear(4, 3, bias=False)
+    model.weight.grad = torch.ones(3, 4).as_subclass(Subclass)
+    probe, optimizer = NormProbe(model, 1), torch.optim.SGD(model.parameters(), lr=0.1)
+    probe.before_step()
+    found = probe.after_step(optimizer)
+    assert float(found["grad_norm"]) == pytest.approx(np.sqrt(12)) and len(found) == 5
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e200])
+def test_a_divergence_is_measured_in_silence(value):
+    model = torch.nn.Linear(4, 3).double()
+    torch.nn.init.constant_(model.weight, value)
+    probe, optimizer = NormProbe(model, 1), torch.optim.SGD(model.parameters(), lr=0.1)
+    with np.errstate(all="raise"):
+        probe.before_step()
+        found = probe.after_step(optimizer)
+    assert not float(found["weight_norm"]) < 1e200
+    assert set(found) >= {"last_layer_norm", "update_cosine_distance"}

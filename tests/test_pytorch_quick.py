@@ -90,3 +90,37 @@ def test_what_fails_under_way_ends_the_short_way():
                 with pytest.warns(RuntimeWarning, match="monitor failed"):
                     watch._outlet.fault("monitor", KeyError("mine"))
         assert watch._quick == 0 and len(watch._drain._rows) <= 50  # those from before
+
+
+class Undivided(torch.Tensor):
+    """A loss that can be added but not averaged."""
+
+    def __truediv__(self, other):
+        raise RuntimeError("no division, please")
+
+
+def test_what_fails_on_the_short_way_stays_in_the_watch():
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with grokwatch.watch(model, optimizer, budget=400, norms_every=0) as watch:
+        optimizer.step()
+        watch.train(torch.tensor(1.0))
+        optimizer.step()
+        for _ in range(2):
+            watch.train(torch.tensor(1.0).as_subclass(Undivided))
+        optimizer.step()
+        with pytest.warns(RuntimeWarning, match="no division"):
+            watch.train(torch.tensor(1.0))
+
+
+def test_who_does_not_judge_looks_no_more_often_for_a_process_group(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    looks = []
+    monkeypatch.setattr("grokwatch.integrations._distributed.grouped", lambda: looks.append(1))
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with grokwatch.watch(model, optimizer, budget=400) as watch:
+        for _ in range(100):
+            optimizer.step()
+            watch.train(torch.tensor(1.0))
+    assert len(looks) < 10

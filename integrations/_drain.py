@@ -150,13 +150,17 @@ class Drain:
         return rows
 
     def _close_step(self) -> None:
-        row, self._open = self._open, {}
+        row = self._open
         if self._counts:
+            self._open = {}
             counts, self._counts = self._counts, {}
             row = {name: total / counts.get(name, 1) for name, total in row.items()}
         if row:
             self.closed = self._open_step
-            self._rows.append((self._open_step, row))
+            # A Ctrl-C between these statements neither loses the row nor doubles it.
+            if not self._rows or self._rows[-1][1] is not row:
+                self._rows.append((self._open_step, row))
+            self._open = {}
         self._open_step = -1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from unittest import mock
 
 import numpy as np
@@ -112,6 +113,36 @@ def test_memory_does_not_grow_while_the_clock_stands_still():
     assert len(drain._open) == 1 and not drain._rows
     drain.flush(everything=True)
     assert drain._submit == [(0, {"train_loss": 1.0})]
+
+
+@pytest.mark.parametrize("line", range(1, 10))
+def test_a_ctrl_c_at_any_line_costs_the_row_under_way_alone(line):
+    rows, seen = Rows(), 0
+    drain = Drain(rows)
+    for step in (1, 2, 3):
+        drain.train(step, {"train_loss": 1.0})
+
+    def trace(frame, event, arg):
+        nonlocal seen
+        if frame.f_code.co_name == "_close_step" and event == "line":
+            seen += 1
+            if seen == line:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        drain.quick(4, 1.0)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    for step in (5, 6):
+        drain.train(step, {"train_loss": 1.0})
+    drain.flush(everything=True)
+    kept = [step for step, _ in rows]
+    assert kept == [1, 2, 3, 5, 6] if seen == line else [1, 2, 3, 4, 5, 6]
 
 
 def test_restart_forgets():

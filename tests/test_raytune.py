@@ -351,9 +351,10 @@ def started_by(pid: int) -> set[int]:
 
 @pytest.fixture(scope="module")
 def cluster():
+    before = started_by(os.getpid())  # other tests' pools of workers
     sweep_ray.begin()
     yield
-    started = started_by(os.getpid())
+    started = started_by(os.getpid()) - before
     assert len(started) >= 4  # scheduler, store, workers
     ray.shutdown()
     with warnings.catch_warnings():  # Ray leaves the handles of its processes to the collector

@@ -10,7 +10,7 @@ from typing import Any
 import scipy.optimize  # the fit of a jump needs it: not in the middle of a training
 import scipy.special  # noqa: F401
 
-from grokwatch.ingest import MEASUREMENTS, StepError
+from grokwatch.ingest import LAST_STEP, MEASUREMENTS, StepError, check_step
 from grokwatch.integrations._deferred import at_once, deferred
 from grokwatch.integrations._destinations import RECORD, Destinations
 from grokwatch.integrations._distributed import rank
@@ -85,6 +85,8 @@ class Outlet:
         return "judging" not in self._off and self.monitor.catching_up
 
     def _check_step(self, step: int) -> None:
+        if step > LAST_STEP:
+            check_step(step)  # raises, before anything remembers that step
         may_go_back, self._may_go_back = self._may_go_back or self._repeats, False
         last = self._row[0] if "judging" in self._off else self.monitor.last_step
         if last is not None and step < last and not may_go_back:

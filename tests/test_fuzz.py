@@ -15,7 +15,7 @@ import grokwatch
 from benchmarks.fuzz import example
 from benchmarks.fuzz_readers import FORMATS, SAMPLES, Reader, mutated, seeds
 from grokwatch import Monitor
-from grokwatch.ingest import check_measurement, check_step
+from grokwatch.ingest import LAST_STEP, check_measurement, check_step
 from grokwatch.records import RecordError, read_runs
 
 
@@ -80,6 +80,17 @@ def test_an_object_that_breaks_when_it_is_looked_at():
 def test_a_step_of_more_digits_than_python_prints(step):
     with pytest.raises(ValueError, match=r"but got an? int"):
         check_step(step)
+
+
+@pytest.mark.filterwarnings("ignore:grokwatch")
+def test_a_step_beyond_the_last_is_not_remembered():
+    with grokwatch.watch(torch.nn.Linear(1, 1), budget=100) as watch:
+        watch.train(0.5, step=LAST_STEP)
+        watch.train(0.25)  # its own count goes on, too far
+        watch.train(0.75, step=LAST_STEP)  # contradicts the first, which counts
+        watch.flush()
+        assert watch._outlet.works("judging")
+        assert watch.verdict.signals["train_loss"] == 0.5
 
 
 def test_errors_stay_short():

@@ -238,7 +238,6 @@ class Watch:
         """Remove every hook, judge and write what is left; harmless if called twice."""
         if not self._closed:
             self._closed = True
-            self._quick = 0
             self._ranks.works = False
             self._finish.detach()
             self._pipeline.close()
@@ -259,7 +258,6 @@ class Watch:
         Raises:
             ValueError: the state is of another version or other thresholds, or broken.
         """
-        self._quick = 0
         self._pipeline.load_state_dict(state)
 
     def _quick_rows(self) -> int:

@@ -139,11 +139,8 @@ def main() -> None:
         "--engines", nargs="+", metavar="NAME", help="only pruners of these engines"
     )
     options = parser.parse_args()
-    if options.records is not None:
-        sweeps = {options.records.name: from_folder(options.records)}
-    else:
-        sweeps = {name: recorded_sweep(name) for name in options.sweeps}
-    for name, trials in sweeps.items():
+    for name in options.sweeps if options.records is None else [options.records.name]:
+        trials = recorded_sweep(name) if options.records is None else from_folder(options.records)
         if options.engines:
             print(f"\n{name}: {len(trials)} trials; {options.orders} launch orders", flush=True)
         else:

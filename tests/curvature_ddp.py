@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import grokwatch
 from grokwatch.geometry.probe import CurvatureProbe
+from tests.process_group import leave
 
 torch.set_num_threads(1)
 
@@ -86,7 +87,7 @@ def ranked(rank: int, folder: str) -> None:
     }
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
     dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 import grokwatch
+from tests.process_group import leave
 
 torch.set_num_threads(1)
 
@@ -161,6 +162,7 @@ def split_weights(rank: int, folder: Path) -> dict:
         return {"skipped": "fully_shard of this torch needs a GPU"}
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+    from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 
     mesh = init_device_mesh("cpu", (2,))
     model = torch.nn.Linear(4, 2)
@@ -176,6 +178,7 @@ def split_weights(rank: int, folder: Path) -> dict:
                 optimizer.step()
                 watch.train(loss=whole, grad_norm=split)
     mine = [str(w.message) for w in told if "grokwatch" in str(w.message)]
+    _clear_sharding_prop_cache()  # it holds the mesh, and the mesh the process group
     return {"told": mine, "signals": sorted(watch.verdict.signals), "step": watch.verdict.step}
 
 
@@ -211,8 +214,7 @@ def spawned(rank: int, port: int, folder: str) -> None:
         if scenario is not lost_store:
             dist.barrier()
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
-    # A group that is alive at exit takes the process with it at times: its threads still run.
-    dist.destroy_process_group()
+    leave()
 
 
 def spawn(folder: str) -> None:
@@ -241,7 +243,7 @@ def launched(folder: str) -> None:
         judged = watch.flush().step
     seen = {"before": judged, "accelerate": accelerated(Path(folder))}
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
-    dist.destroy_process_group()
+    leave()
 
 
 def accelerated(folder: Path) -> dict:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from grokwatch.integrations.lightning import GrokWatchCallback
 from tests.nets import P, Spy, data
+from tests.process_group import leave
 
 PACKAGES = {"lightning": pl, "pytorch_lightning": pytorch_lightning}
 # What Lightning or torch warn of, whatever a callback does.
@@ -218,3 +219,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave()

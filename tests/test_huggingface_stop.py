@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import json, logging, os, sys
 from pathlib import Path
-import torch
 from transformers import TrainerCallback
 from grokwatch.integrations.huggingface import GrokWatchCallback
 from tests.hf_training import Poison, make
+from tests.process_group import leave
 
 class Trace(TrainerCallback):
     def __init__(self):
@@ -39,7 +39,8 @@ if __name__ == "__main__":
     trainer.train()
     said = {"steps": trace.steps[-1], "stopped": trace.stopped[-1], "phase": callback.verdict.phase}
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(said))
-    torch.distributed.destroy_process_group()  # left to the exit, its threads may abort a rank
+    del trainer
+    leave()
 """
 
 

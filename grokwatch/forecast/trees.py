@@ -69,7 +69,7 @@ class BoostedTrees:
     def leaves(self, x: FloatArray) -> FloatArray:
         """What each tree adds, shape (n, trees)."""
         n, width = x.shape
-        flat = np.nan_to_num(x, nan=MISSING).ravel()
+        flat = np.where(np.isnan(x), MISSING, x).ravel()
         rows = (np.arange(n) * width)[:, None]
         node = np.zeros((n, len(self.value)), dtype=np.int64)
         for _ in range(self.depth):

@@ -21,6 +21,8 @@ Mask = npt.NDArray[np.bool_]
 
 _GOOD = 0.02  # unexplained share below which one jump needs no second guess
 _LOG_LIMIT = 20.0  # a width e^20 away from its first guess says nothing any more
+_ASTRAY = 0.25  # a level so far outside 0..1 is not waited for: where a rise has only begun, the
+# search goes on for long along a valley of ever higher ends, all of which are refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def _polish(
         return root * (levels @ shares - y), rows
 
     first = np.concatenate([(start[0] - origin) / unit, np.log(start[1] / unit), levels[free]])
-    p, misfit, slopes = minimise(model, first)
+    p, misfit, slopes = minimise(model, first, lost=lambda p: _astray(p[2 * k :]))
     levels[free] = p[2 * k :]
     cost = float(misfit @ misfit)
     errors = standard_errors(slopes, cost)
@@ -78,6 +80,10 @@ def _polish(
         cost=cost,
         free=len(p),
     )
+
+
+def _astray(levels: FloatArray) -> bool:
+    return bool(levels.size) and bool(levels.min() < -_ASTRAY or levels.max() > 1.0 + _ASTRAY)
 
 
 def solve(t: FloatArray, y: FloatArray, w: FloatArray, given: FloatArray) -> Jumps:

@@ -24,11 +24,20 @@ _LEAST_DAMPING = 1e-12  # keeps the equations regular
 
 
 def minimise(
-    model: Model, start: FloatArray, most_steps: int = 80
+    model: Model,
+    start: FloatArray,
+    most_steps: int = 80,
+    lost: Callable[[FloatArray], bool] | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The parameters of least squares near ``start`` (p,), with residuals and derivatives there.
 
     Damping follows the gain of each step (Nielsen 1999, Damping parameter in Marquardt's method).
+
+    Args:
+        model: see :data:`Model`.
+        start: where to begin.
+        most_steps: how long to search.
+        lost: whether parameters on the way are such that the end of it is not wanted any more.
 
     >>> t = np.arange(4.0)
     >>> def decay(p):
@@ -58,6 +67,8 @@ def minimise(
         if gain > 0.0:
             p, (residual, slopes), before, cost = moved, tried, cost, tried_cost
             if small or max(gain, predicted) <= _COST_TOLERANCE * before:
+                break
+            if lost is not None and lost(p):
                 break
             ratio = gain / predicted if gain < predicted else 1.0
             damping *= max(1.0 / 3.0, 1.0 - (2.0 * ratio - 1.0) ** 3)

@@ -45,7 +45,7 @@ def look_back(steps: FloatArray, span: float) -> int:
     >>> look_back(np.array([0., 10., 50., 99.]), 2)
     2
     """
-    return int(np.searchsorted(steps, (steps[-1] + 1.0) / span - 1.0))
+    return int(steps.searchsorted((steps[-1] + 1.0) / span - 1.0))
 
 
 def trends(history: History) -> dict[str, float]:

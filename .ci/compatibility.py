@@ -30,7 +30,8 @@ class Row(NamedTuple):
 
 _OLD = (
     "torch==2.6.0 numpy==1.24.4 scipy==1.12.0 tensorboard==2.16.2 matplotlib==3.8.0 rich==13.7.0 "
-    "typer==0.16.0 jinja2==3.1.0 lightning==2.2.5 pytorch-lightning==2.2.5 transformers==5.0.0"
+    "typer==0.16.0 jinja2==3.1.0 threadpoolctl==3.2.0 lightning==2.2.5 pytorch-lightning==2.2.5 "
+    "transformers==5.0.0"
 )
 ROWS = {
     "oldest": Row("3.10", tuple(_OLD.split())),

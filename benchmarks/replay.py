@@ -4,7 +4,8 @@
 
 Prints processor seconds (median of the repeats, and their range), their ratio to the first line of
 each table, and the ratio of the times on the clock: recent versions of pandas read in several
-threads, which saves no work but time where cores are idle. Needs pandas.
+threads, which saves no work but time where cores are idle. Then the same as commands, each in a
+process of its own, as at the shell. Needs pandas.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -68,10 +71,16 @@ def measure(works: dict[str, Callable[[], object]], repeats: int) -> Times:
     taken: Times = {name: [] for name in works}
     for _ in range(repeats + 1):  # the first turn warms up
         for name, work in works.items():
-            start, clock = time.process_time(), time.perf_counter()
+            start, clock = spent(), time.perf_counter()
             work()
-            taken[name].append((time.process_time() - start, time.perf_counter() - clock))
+            taken[name].append((spent() - start, time.perf_counter() - clock))
     return {name: times[1:] for name, times in taken.items()}
+
+
+def spent() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    taken = os.times()
+    return time.process_time() + taken.children_user + taken.children_system
 
 
 def show(taken: Times) -> None:
@@ -124,6 +133,27 @@ def csv_table(run: Run, what: str, repeats: int, singly: bool) -> None:
     show(taken)
 
 
+def commands_table(run: Run, what: str, repeats: int) -> None:
+    """Print what the same costs at the shell, the start of Python and all imports included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.csv"
+        write_csv(run, path)
+        reading = "import pandas, sys; pandas.read_csv(sys.argv[1])"
+
+        def launch(*arguments: str) -> None:
+            command = [sys.executable, *arguments, str(path)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode not in (0, 3):  # 3: the run may be stopped
+                raise RuntimeError(done.stderr)
+
+        print(f"\nThe same as commands: {what}")
+        works: dict[str, Callable[[], object]] = {
+            "python -c '... read_csv(...)'": lambda: launch("-c", reading),
+            "grokwatch replay": lambda: launch("-m", "grokwatch", "replay"),
+        }
+        show(measure(works, repeats))
+
+
 def events_table(rows: int, repeats: int) -> None:
     """Print what a TensorBoard folder with as many events as ``rows`` costs."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -160,6 +190,8 @@ def main() -> None:
     sparse, dense = (grokking_run(options.rows, dense) for dense in (False, True))
     csv_table(sparse, "validation every 100 steps", options.repeats, options.row_by_row)
     csv_table(dense, "six columns, all at every step", options.repeats, options.row_by_row)
+    commands_table(sparse, "validation every 100 steps", options.repeats)
+    commands_table(dense, "six columns, all at every step", options.repeats)
     events_table(options.rows, min(options.repeats, 2))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 from scipy.special import erf, erfcx
 
+from grokwatch.signals import erf_solver
 from grokwatch.signals.erf import (
     absolute_sharpness,
     fit_erf,
@@ -19,6 +20,7 @@ from grokwatch.signals.erf import (
     relative_gap,
     relative_sharpness,
 )
+from grokwatch.signals.erf_guess import passed
 
 Array = npt.NDArray[np.float64]
 
@@ -153,6 +155,23 @@ def test_fitted_levels_stay_fractions() -> None:
     t = np.linspace(0.0, 100.0, 60)
     fit = fit_erf(t, 0.2 + 0.004 * t)
     assert 0.0 <= fit.low < fit.high <= 1.0
+
+
+@pytest.mark.parametrize("centre", [200, 220, 260])
+@pytest.mark.parametrize("width", [10, 20, 40])
+def test_a_search_gone_astray_is_given_up_for_the_same_answer(
+    centre: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a rise that has only begun any end above 1 would do, higher and higher ones better."""
+    calls = []
+    monkeypatch.setattr(erf_solver, "passed", lambda u: calls.append(1) or passed(u))
+    t = np.arange(200.0)
+    accuracy = 1.0 / (1.0 + np.exp((centre - t) / width))
+    found = fit_jumps(t, accuracy, np.ones(200))
+    quick = len(calls)
+    monkeypatch.setattr(erf_solver, "_ASTRAY", math.inf)
+    assert found == fit_jumps(t, accuracy, np.ones(200))
+    assert quick < len(calls) - quick
 
 
 LINE = np.linspace(0.0, 1.0, 200)

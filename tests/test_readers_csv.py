@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from grokwatch import replay
 from grokwatch._readers.names import ALIASES, guess, guess_step, plain
@@ -118,6 +120,23 @@ def test_a_long_file_with_every_kind_of_chunk(tmp_path, monkeypatch):
         n: n + 1 for n in range(1, 2001) if n != 1501
     }
     assert len(table.columns["mine"].values) == 2000 // 7 + 1
+
+
+def test_files_read_at_once_leave_the_parser_its_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr("grokwatch._readers.table.CHUNK", 1000)
+    path = write(
+        tmp_path, "r.csv", "step,loss\n" + "".join(f"{n},{1 / n!r}\n" for n in range(1, 500))
+    )
+    read_table(path)
+
+    def threads():
+        return [part["num_threads"] for part in threadpool_info() if part["user_api"] == "scipy"]
+
+    before = threads()
+    with ThreadPoolExecutor(8) as pool:
+        tables = [*pool.map(read_table, [path] * 40)]
+    assert threads() == before and len(before) == 1
+    assert all(table.columns["loss"].values[-1] == 1 / 499 for table in tables)
 
 
 # -- names ---------------------------------------------------------------------------------------

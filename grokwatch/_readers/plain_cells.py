@@ -8,6 +8,9 @@ understand without saying so; what it may be given is therefore checked here.
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,8 @@ _DIGITS = b"0123456789"
 _OF_NUMBERS = b".+-eE"
 _COMMA, _LINE, _PLUS, _MINUS, _POINT = b",\n+-."
 _GAP = 0x80  # set in the mark that ends an empty cell
+
+_reading = threading.Lock()  # the limit holds for all; two that take it off in turn leave it on
 
 
 def parse_plain(chunk: bytes, width: int) -> tuple[Mask | None, FloatArray] | None:
@@ -72,6 +77,20 @@ def parse_plain(chunk: bytes, width: int) -> tuple[Mask | None, FloatArray] | No
     numbers = np.full((rows, width), np.nan)
     numbers[filled] = flat
     return filled, numbers
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it the parser keeps to one thread, for less work in the same time.
+
+    It would start others for every chunk. It also holds Python's lock, so that nothing is lost by
+    reading one file at a time.
+    """
+    from threadpoolctl import threadpool_limits
+
+    parse_plain(b"0\n", 1)  # a library can be limited once it is loaded
+    with _reading, threadpool_limits(limits=1, user_api="scipy"):
+        yield
 
 
 def _numbers(letters: Letters, comma: Mask, count: int, signed: bool) -> FloatArray | None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import os
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from grokwatch._bounds import LINE
 from grokwatch._readers.odd_cells import parse_cells, told
-from grokwatch._readers.plain_cells import parse_plain
+from grokwatch._readers.plain_cells import one_thread, parse_plain
 from grokwatch._readers.tidy import brief
 from grokwatch._run import RecordError
 
-CHUNK = 4_000_000  # bytes; a second core helps to read chunks from here on, larger ones cost memory
+CHUNK = 4_000_000  # bytes; larger ones cost memory
 _KEPT = 32_000_000  # likewise: more than the arrays of one chunk take together
 _HEADER = 1_000_000  # likewise
 _MORE = 8.0  # an array grows at most so many times at once: the beginning may mislead
@@ -87,24 +89,11 @@ def read_table(path: Path, growing: bool = False) -> Table:
     # which the next one would have to map anew. Nothing is written to it.
     np.empty(_KEPT, dtype=np.uint8)
     with path.open("rb") as file:
-        parts = _Parts(path, header, delimiter, os.fstat(file.fileno()).st_size - start)
+        size = os.fstat(file.fileno()).st_size - start
+        parts = _Parts(path, header, delimiter, size)
         file.seek(start)
-        while block := file.read(CHUNK):
-            rest = file.readline(LINE)
-            if len(rest) == LINE:
-                raise RecordError(f"{path}: a line of more than {LINE:,} characters.")
-            block += rest
-            # A quoted cell may go over several lines: then the rest of the file is one chunk.
-            if b'"' in block:
-                block += file.read()
-            if block.endswith(b"\n"):
-                parts.add(block)
-                continue
-            end = block.rfind(b"\n") + 1
-            parts.add(block[:end])
-            if not growing:
-                parts.add_last(block[end:])
-            break
+        with one_thread() if size > CHUNK else nullcontext():
+            parts.take(file, growing)
     return parts.table()
 
 
@@ -119,6 +108,25 @@ class _Parts:
         self._values = [Filling() for _ in header]
         self._text: list[tuple[int, str] | None] = [None for _ in header]
         self._lines: list[range | IntArray] = []
+
+    def take(self, file: BinaryIO, growing: bool) -> None:
+        """Take what follows in a file."""
+        while block := file.read(CHUNK):
+            rest = file.readline(LINE)
+            if len(rest) == LINE:
+                raise RecordError(f"{self.path}: a line of more than {LINE:,} characters.")
+            block += rest
+            # A quoted cell may go over several lines: then the rest of the file is one chunk.
+            if b'"' in block:
+                block += file.read()
+            if block.endswith(b"\n"):
+                self.add(block)
+                continue
+            end = block.rfind(b"\n") + 1
+            self.add(block[:end])
+            if not growing:
+                self.add_last(block[end:])
+            break
 
     def add(self, chunk: bytes) -> None:
         """Take whole lines."""
@@ -153,7 +161,7 @@ class _Parts:
             warnings.warn(
                 f"{self.path}:{self._line}: the last line is cut off and left out.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
             return
         self._add_cells(line)

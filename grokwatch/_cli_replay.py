@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from grokwatch._ahead import judge_ahead
 from grokwatch._cli_common import (
     AsJson,
     BadInputError,
@@ -15,9 +16,10 @@ from grokwatch._cli_common import (
     takes_reading,
 )
 from grokwatch._cli_timeline import print_timeline
+from grokwatch._readers.tidy import Options
 from grokwatch._summary import describe_run
 from grokwatch.records import read_run
-from grokwatch.replay import replay
+from grokwatch.replay import Replay, replay
 
 
 @takes_reading(stops=True)
@@ -39,12 +41,17 @@ def replay_command(
       grokwatch replay log.csv --map val_loss=valid/nll --map step=iteration --json
     """
     try:
-        record = read_run(run, format=options.format, names=options.names, run=name)
-        result = replay(record, source=str(run), **options.settings)
+        told = Options(options.names)
+        ahead = judge_ahead(run, options.settings, told, options.format) if name is None else None
+        if ahead is not None:
+            result = Replay(*ahead)
+        else:
+            record = read_run(run, format=options.format, names=options.names, run=name)
+            result = replay(record, source=str(run), **options.settings)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from error
     if as_json:
-        print_line(describe_run(record))
+        print_line(describe_run(result.run))
         for verdict in result.changes():
             print_verdict("change", verdict)
         print_verdict("final", result.final)

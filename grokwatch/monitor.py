@@ -97,6 +97,7 @@ class Monitor:
         self._ignored_until: int | None = None  # re-observed after a resume: seen already
         self._verdict = Verdict(0, "unknown", None, None, "continue", "Nothing observed yet.")
         self._waiting = Waiting()  # what the signals have not seen yet
+        self._plans = True
         self._plan()
 
     @property
@@ -215,7 +216,13 @@ class Monitor:
         >>> [v.step for v in monitor.extend({"train_loss": ([1, 2, 3, 99], [4, 3, 2, 1])})]
         [1, 2, 3, 99]
         """
-        return extend(self, columns)
+        self._absorb()
+        self._waiting.room, self._plans = 0, False  # whole columns need not wait row by row
+        try:
+            return extend(self, columns)
+        finally:
+            self._plans = True
+            self._plan()
 
     def _update(self, step: int, arrived: Mapping[str, float | None]) -> Verdict:
         step = check_step(step)
@@ -314,6 +321,8 @@ class Monitor:
 
     def _plan(self) -> None:
         """Settle what may wait from now on."""
+        if not self._plans:
+            return
         at_once = self._resumed or self.catching_up
         self._waiting.plan(self._analyzer, self._percent, at_once)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grokwatch._readers.tidy import brief
+from grokwatch._ahead import judge_ahead
+from grokwatch._readers.tidy import Options, brief
 from grokwatch.ingest import MEASUREMENTS
 from grokwatch.monitor import Monitor
 from grokwatch.news import changed
@@ -70,6 +71,9 @@ def replay(
     if isinstance(run, Run):
         where = source or run.name
     else:
+        ahead = judge_ahead(Path(run), settings, Options()) if monitor is None else None
+        if ahead is not None:
+            return Replay(*ahead)
         where, run = source or str(run), read_run(run)
     if run.last_step < 0:
         raise RecordError(f"{where}: the record holds no observations.")

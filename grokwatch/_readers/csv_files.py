@@ -48,13 +48,13 @@ def read_csv(path: Path, options: Options, format: str | None = None) -> list[Ru
         refuse_several(path, table.header)
         if is_chart(table.header):
             return read_chart(path, table, options)
-    settings, notes, basis = _beside(path, format)
+    settings, notes, basis = beside_csv(path, format)
     logged = Logged(path, run_name(path), _by_step(path, table, options, format))
     logged.settings, logged.notes, logged.basis = settings, notes, basis
     return [make_run(logged, options, format, _GROK_PERCENT if format == "grok" else ())]
 
 
-def _beside(path: Path, format: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def beside_csv(path: Path, format: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Settings, notes and basis, from the file that lies beside."""
     if format in ("lightning", "grok"):
         hparams = path.with_name("hparams.yaml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,15 @@ def make_run(logged: Logged, options: Options, format: str, percent: tuple[str, 
                 f"{logged.path}: --map {name}={column}: there is no column {column!r}; the columns "
                 f"are {brief(logged.columns)}."
             )
-    chosen = guess(logged.columns, options.names)
-    taken = {column: name for name, column in chosen.items()}
+    names, chosen = taken_names(logged.columns, options.names)
     columns: dict[str, tuple[IntArray, npt.NDArray[np.float32]]] = {}
     back: list[tuple[str, int]] = []
     replaced = 0
     ascending: dict[int, bool] = {}  # columns of one table share their steps: looked at once
     for column, (steps, values, lines) in logged.columns.items():
-        name = taken.get(column, column)
-        if name in columns or (name in chosen and column not in taken) or not steps.size:
+        if column not in names or not steps.size:
             continue
+        name = names[column]
         if column in percent:
             values = values / 100.0
         if id(steps) not in ascending:
@@ -94,9 +93,31 @@ def make_run(logged: Logged, options: Options, format: str, percent: tuple[str, 
             columns[name] = (steps, values.astype(np.float32))
     if back or replaced:
         _tell(logged.path, back, replaced)
-    foreign = {name: column for name, column in chosen.items() if name != column}
-    source = {"format": format, "names": foreign, "basis": list(logged.basis)}
+    source = source_of(format, chosen, logged.basis)
     return Run(columns, logged.settings, logged.name, logged.notes, source)
+
+
+def taken_names(
+    columns: Iterable[str], given: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The name a run has for each column of a file, and the column of each measurement.
+
+    A column whose own name is that of a measurement read from another column has none.
+
+    >>> taken_names(["train/loss", "loss", "epoch"], {})
+    ({'train/loss': 'train_loss', 'loss': 'loss', 'epoch': 'epoch'}, {'train_loss': 'train/loss'})
+    """
+    columns = list(columns)
+    chosen = guess(columns, given)
+    taken = {column: name for name, column in chosen.items()}
+    names = {c: taken.get(c, c) for c in columns if c in taken or c not in chosen}
+    return names, chosen
+
+
+def source_of(format: str, chosen: Mapping[str, str], basis: Iterable[str]) -> dict[str, Any]:
+    """What a run tells of where it was read from."""
+    foreign = {name: column for name, column in chosen.items() if name != column}
+    return {"format": format, "names": foreign, "basis": list(basis)}
 
 
 def _last_of_each_step(steps: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray, int]:

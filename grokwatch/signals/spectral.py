@@ -183,10 +183,17 @@ class Spectral:
 
     def signature(self, log: bool = False) -> Signature | None:
         """The signature now; None for fewer than 8 points, gaps, or the log of a loss <= 0."""
-        steps = self._window.steps
-        recent = steps > steps[-1] - self._window.size if len(steps) else steps
-        steps, values = steps[recent], self._window.values[recent]
-        x = unit_steps(steps, values) if len(steps) >= _MIN_POINTS else None
+        return self._signature_of(self._recent(), log)
+
+    def _recent(self) -> FloatArray | None:
+        """The losses of the last steps, at unit steps; None for too few or gaps."""
+        steps, values = self._window.steps, self._window.values
+        if len(steps) and steps.min() <= (oldest := steps[-1] - self._window.size):
+            recent = steps > oldest
+            steps, values = steps[recent], values[recent]
+        return unit_steps(steps, values) if len(steps) >= _MIN_POINTS else None
+
+    def _signature_of(self, x: FloatArray | None, log: bool) -> Signature | None:
         if x is None:
             return None
         if log:
@@ -198,8 +205,9 @@ class Spectral:
     def values(self) -> dict[str, float]:
         """``spectral_*`` of the loss, ``spectral_log_*`` of its log10, and the early activity."""
         found: dict[str, float] = {}
+        recent = self._recent()
         for prefix, log in (("spectral_", False), ("spectral_log_", True)):
-            now = self.signature(log)
+            now = self._signature_of(recent, log)
             if now is not None:
                 for field in Signature.__slots__:
                     found[prefix + field] = getattr(now, field)

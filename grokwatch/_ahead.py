@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _CHUNK = 4_000_000  # bytes judged while as many are read
 _FIRST = 1_000_000  # bytes; until they are read there is nothing to judge
 _LARGE = 4_000_000  # bytes; of fewer there is nothing to gain
-_PAYS = 50_000_000  # bytes; fewer are read by others while Arrow is still being imported
+_PAYS = 250_000_000  # bytes; fewer are read by others while Arrow is still being imported
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Arrow passes over it at the beginning of every chunk
 
 Column = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]

@@ -195,6 +195,6 @@ def test_where_it_pays(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", object())
     assert [worth_it(size) for size in (10_000, 10_000_000)] == [False, True]
     monkeypatch.delitem(sys.modules, "pyarrow")
-    assert [worth_it(size) for size in (10_000_000, 100_000_000)] == [False, True]
+    assert [worth_it(size) for size in (10_000_000, 300_000_000)] == [False, True]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not worth_it(100_000_000)
+    assert not worth_it(300_000_000)

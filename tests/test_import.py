@@ -8,6 +8,7 @@ import grokwatch
 #: What `import grokwatch` may not drag in: heavy, optional, or of use to some only.
 HEAVY = [
     "torch", "matplotlib", "tensorboard", "rich", "typer", "click", "jinja2", "pandas", "yaml",
+    "pyarrow",
     "scipy.optimize", "scipy.stats", "scipy.linalg", "scipy.sparse", "scipy.signal",
     "lightning", "transformers", "ray", "optuna",
     "grokwatch.integrations", "grokwatch.report", "grokwatch.sinks", "grokwatch.cli",

@@ -58,7 +58,7 @@ def tiny(tmp_path):
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("may not mount; test_pytorch.py limits the size of files instead")
+        pytest.skip("may not mount; test_pytorch_written.py limits the size of files instead")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 

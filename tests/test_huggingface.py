@@ -31,7 +31,7 @@ from tests.hf_training import (
     make,
     verdicts,
 )
-from tests.test_pytorch import CountScalars
+from tests.loops import CountScalars
 
 
 @pytest.fixture

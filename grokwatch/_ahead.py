@@ -8,6 +8,7 @@ beginning, by those who know what to make of it or how to refuse it.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -66,11 +67,13 @@ def judge_ahead(
 
     Args:
         path: of anything.
-        settings: of :class:`Monitor`; they override those recorded.
+        settings: of :class:`Monitor`; they override those recorded. Somebody's own signals,
+            forecast or policy may remember what they are told, and are not told it twice.
         options: how to read.
         format: of the file, where it is told.
     """
-    if not path.is_file() or not worth_it(path.stat().st_size):
+    plain = all(isinstance(value, (int, float, str, type(None))) for value in settings.values())
+    if not plain or not path.is_file() or not worth_it(path.stat().st_size):
         return None
     try:
         if (format or file_format(path)) != "csv":
@@ -85,19 +88,24 @@ def _judge(path: Path, settings: Mapping[str, Any], options: Options) -> Judged 
     at = guess_step(header, options.names)
     if at not in header or len(set(header)) < len(header) or delimiter == ";":
         return None
-    if not {*options.names.values()} <= {*header}:
-        return None
+    columns = [name for name in header if name and name != at]
+    for name, column in options.names.items():
+        if name != "step" and (name not in MEASUREMENTS or column not in columns):
+            return None
     recorded, notes, basis = beside_csv(path, "csv")
     told = {**recorded, **settings}
     if "budget" not in told:  # the last step takes its place
         return None
-    names, chosen = taken_names([n for n in header if n and n != at], options.names)
+    names, chosen = taken_names(columns, options.names)
     monitor = Monitor(**told)
     known = {*MEASUREMENTS, *monitor.extra_inputs}
     kept: dict[str, list[Column]] = {}
     verdicts: list[Verdict] = []
     last = -1
     with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":  # cut off, or going on
+            return None
         file.seek(start)
         for table in _tables(file, header, delimiter):
             steps = _steps(table.column(header.index(at)), last)
@@ -121,10 +129,13 @@ def _tables(file: BinaryIO, header: list[str], delimiter: str) -> Iterator[pyarr
     size = _FIRST
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(_read, file, size, len(header), delimiter)
-        while (table := ahead.result()) is not None:
-            size = min(2 * size, _CHUNK)
-            ahead = pool.submit(_read, file, size, len(header), delimiter)
-            yield table
+        try:
+            while (table := ahead.result()) is not None:
+                size = min(2 * size, _CHUNK)
+                ahead = pool.submit(_read, file, size, len(header), delimiter)
+                yield table
+        finally:
+            del ahead  # an error in it holds this frame, and all that was judged
 
 
 def _read(file: BinaryIO, size: int, width: int, delimiter: str) -> pyarrow.Table | None:
@@ -136,7 +147,8 @@ def _read(file: BinaryIO, size: int, width: int, delimiter: str) -> pyarrow.Tabl
     if not chunk:
         return None
     chunk += file.readline(LINE)
-    odd = b"\r" in chunk or chunk.startswith(_BYTE_ORDER_MARK)
+    # Of what Arrow takes and float does not: nan() and nan(1).
+    odd = b"\r" in chunk or b"(" in chunk or chunk.startswith(_BYTE_ORDER_MARK)
     if odd or not chunk.endswith(b"\n"):
         raise _OddError
     names = [str(index) for index in range(width)]
@@ -154,7 +166,7 @@ def _read(file: BinaryIO, size: int, width: int, delimiter: str) -> pyarrow.Tabl
 def _steps(column: pyarrow.ChunkedArray, last: int) -> npt.NDArray[np.int64]:
     """The steps of a chunk; raises if they do not ascend from the last one before."""
     numbers = _numbers(column)
-    if column.null_count or numbers.min() < 0 or numbers.max() > LAST_STEP:
+    if column.null_count or not (numbers.min() >= 0 and numbers.max() <= LAST_STEP):  # or NaN
         raise _OddError
     steps = numbers.astype(np.int64)
     if steps[0] <= last or (steps[1:] <= steps[:-1]).any() or (steps != numbers).any():
@@ -176,8 +188,6 @@ def _numbers(column: pyarrow.ChunkedArray) -> npt.NDArray[np.float64]:
     blocks = [part.drop_null() if part.null_count else part for part in column.chunks]
     parts = [block.to_numpy() for block in blocks]
     numbers: npt.NDArray[np.float64] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if np.isnan(numbers.min(initial=0.0)):  # Arrow takes more for one than float does
-        raise _OddError
     return numbers
 
 

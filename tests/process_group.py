@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -28,6 +30,16 @@ def leave() -> None:
     if dist.is_initialized():
         gc.collect()  # Trainers and wrapped models are parts of cycles
         dist.destroy_process_group()
-    left = [p for p in Path("/proc/self/task").glob("*/comm") if p.read_text().strip() == _THREAD]
+    until = time.monotonic() + 5
+    while (left := _threads()) and time.monotonic() < until:
+        time.sleep(0.01)  # one that was waited for is listed for a moment longer
     if left:
-        raise RuntimeError(f"{len(left)} threads of the process group live on: what holds it?")
+        raise RuntimeError(f"{left} threads of the process group live on: what holds it?")
+
+
+def _threads() -> int:
+    found = 0
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it ended meanwhile
+            found += name.read_text().strip() == _THREAD
+    return found

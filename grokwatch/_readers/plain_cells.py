@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,6 @@ _DIGITS = b"0123456789"
 _OF_NUMBERS = b".+-eE"
 _COMMA, _LINE, _PLUS, _MINUS, _POINT = b",\n+-."
 _GAP = 0x80  # set in the mark that ends an empty cell
-
-_reading = threading.Lock()  # the limit holds for all; two that take it off in turn leave it on
 
 
 def parse_plain(chunk: bytes, width: int) -> tuple[Mask | None, FloatArray] | None:
@@ -79,18 +78,37 @@ def parse_plain(chunk: bytes, width: int) -> tuple[Mask | None, FloatArray] | No
     return filled, numbers
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within it the parser keeps to one thread, for less work in the same time.
+class _OneThread:
+    """Keeps the parser to one thread as long as anybody reads: the limit is the process's."""
 
-    It would start others for every chunk. It also holds Python's lock, so that nothing is lost by
-    reading one file at a time.
-    """
-    from threadpoolctl import threadpool_limits
+    def __init__(self) -> None:
+        self._lock, self._readers = threading.Lock(), 0
+        self._limit: Any = None
 
-    parse_plain(b"0\n", 1)  # a library can be limited once it is loaded
-    with _reading, threadpool_limits(limits=1, user_api="scipy"):
-        yield
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        from threadpoolctl import threadpool_limits
+
+        parse_plain(b"0\n", 1)  # a library can be limited once it is loaded
+        with self._lock:
+            self._readers += more
+            if self._readers and self._limit is None:
+                with suppress(ValueError):  # a scipy that cannot be limited
+                    self._limit = threadpool_limits(limits=1, user_api="scipy")
+            elif not self._readers and self._limit is not None:
+                self._limit.restore_original_limits()
+                self._limit = None
+
+
+#: Within it the parser starts no threads for every chunk: less work in the same time.
+one_thread = _OneThread()
 
 
 def _numbers(letters: Letters, comma: Mask, count: int, signed: bool) -> FloatArray | None:

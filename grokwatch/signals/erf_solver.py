@@ -22,7 +22,8 @@ Mask = npt.NDArray[np.bool_]
 _GOOD = 0.02  # unexplained share below which one jump needs no second guess
 _LOG_LIMIT = 20.0  # a width e^20 away from its first guess says nothing any more
 _ASTRAY = 0.25  # a level so far outside 0..1 is not waited for: where a rise has only begun, the
-# search goes on for long along a valley of ever higher ends, all of which are refused
+# search goes on for long along a valley of ever higher ends. Few would come back, to a better fit
+# (2 of 1,500 random curves; where the end was refused anyway, giving up early made 36 better).
 
 
 @dataclass(frozen=True, slots=True)

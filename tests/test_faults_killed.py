@@ -128,9 +128,10 @@ def test_interrupted_again_and_again(tmp_path, name):
 
 def test_the_default_sigterm_leaves_a_record_that_reads(tmp_path):
     victim = start("kill", tmp_path)
-    while not (tmp_path / "run" / "grokwatch.jsonl").exists():
+    record = tmp_path / "run" / "grokwatch.jsonl"
+    while not (record.exists() and "val_accuracy" in record.read_text()):  # a chunk, not a row
+        assert victim.poll() is None
         time.sleep(0.01)
-    time.sleep(0.5)
     victim.send_signal(signal.SIGTERM)
     victim.communicate()
     assert victim.returncode == -signal.SIGTERM

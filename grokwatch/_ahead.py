@@ -98,7 +98,6 @@ def _judge(path: Path, settings: Mapping[str, Any], options: Options) -> Judged 
         return None
     names, chosen = taken_names(columns, options.names)
     monitor = Monitor(**told)
-    known = {*MEASUREMENTS, *monitor.extra_inputs}
     kept: dict[str, list[Column]] = {}
     verdicts: list[Verdict] = []
     last = -1
@@ -115,8 +114,8 @@ def _judge(path: Path, settings: Mapping[str, Any], options: Options) -> Judged 
                 if column in names and table.column(index).null_count < table.num_rows:
                     piece[names[column]] = _column(table.column(index), steps)
                     kept.setdefault(names[column], []).append(piece[names[column]])
-            verdicts += monitor.extend({n: piece[n] for n in piece if n in known})
-    if not known & kept.keys():
+            verdicts += monitor.extend({n: piece[n] for n in piece if n in MEASUREMENTS})
+    if not MEASUREMENTS.keys() & kept.keys():
         return None
     source = source_of("csv", chosen, basis)
     ordered = {name: kept[name] for name in names.values() if name in kept}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 # Imported while a group exists, as by the first wrapped model, it keeps that group for ever:
-# as default value of its functions' arguments.
-import torch.distributed.nn.functional  # noqa: F401
+# as default value of its functions' arguments. Here none exists yet.
+importlib.import_module("torch.distributed.nn.functional")
 
 _THREAD = "pt_gloo_runloop"
 

@@ -19,6 +19,7 @@ from grokwatch._readers.tidy import Options
 from grokwatch.cli import app
 from grokwatch.records import RecordError, Run, read_run, write_csv
 from grokwatch.replay import Replay, replay
+from tests.test_replay_bulk import Counts
 
 pytest.importorskip("pyarrow")
 worth_it = _ahead.worth_it
@@ -148,27 +149,6 @@ def test_a_loss_that_is_no_number_is_one_of_the_measurements(tmp_path):
     assert np.isnan(found.run.columns["train_loss"][1][-1])
 
 
-class Counts:
-    """A signal that remembers what it was told."""
-
-    name, inputs = "told", ("train_loss",)
-
-    def __init__(self):
-        self.n = 0
-
-    def update(self, step, name, value):
-        self.n += 1
-
-    def values(self):
-        return {"told": float(self.n)}
-
-    def state_dict(self):
-        return {"n": self.n}
-
-    def load_state_dict(self, state):
-        self.n = state["n"]
-
-
 def test_signals_of_ones_own_are_told_once(tmp_path):
     path = tmp_path / "run.csv"
     write_csv(run_of(300), path)
@@ -176,7 +156,7 @@ def test_signals_of_ones_own_are_told_once(tmp_path):
         file.write("299,9,,,,\n")  # noticed at the very end
     assert ahead(path, signals=[Counts()]) is None
     with pytest.warns(UserWarning, match="logged again"):
-        assert replay(path, signals=[Counts()]).final.signals["told"] == 300
+        assert replay(path, signals=[Counts()]).final.signals["seen"] == 300
 
 
 def test_what_was_judged_in_vain_is_let_go(tmp_path):
